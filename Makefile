@@ -1,0 +1,66 @@
+# Sidemount: run `make` for the list of targets.
+SHELL      := /bin/bash
+BIN        := $(CURDIR)/.cache/bin
+CLUSTER    := $(BIN)/cluster
+VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS    := -s -w -X main.version=$(VERSION)
+NODES      ?= 1
+VIRTUAL    ?= 1
+export BIN VERSION
+
+.DEFAULT_GOAL := help
+
+##@ Try it
+demo: build ## Set up a real cluster and run the main job on it: a JuiceFS volume through an unprivileged sidecar
+	@hack/demo.sh up
+
+demo-down: ## Remove everything that the demo made
+	@hack/demo.sh down
+
+##@ Build
+build: ## Build the product, the JuiceFS client and the cluster's own tools into .cache/bin
+	@hack/build.sh
+
+images: build ## Build the container images without Docker, as tar files in .cache/images
+	@hack/build-images.sh
+
+##@ Test
+test: build ## Run all tests: unit (-race), integration on real FUSE mounts, end to end on a real cluster
+	@hack/test.sh unit juicefs e2e
+
+test-unit: ## Run the unit and integration tests of this module with the race detector
+	@hack/test.sh unit
+
+test-juicefs: ## Run the tests of the JuiceFS client
+	@hack/test.sh juicefs
+
+test-e2e: build ## Run the end-to-end tests on a cluster of their own
+	@hack/test.sh e2e
+
+lint: ## Run golangci-lint (built from its module) over the Go code and shellcheck-like checks over the scripts
+	@hack/lint.sh
+
+fuzz: ## Run each fuzz target for FUZZTIME (default 60s)
+	@hack/fuzz.sh
+
+bench-start: build ## Measure pod start and memory, beside the kubelet's; writes docs/benchmarks.md
+	@hack/bench-start.sh
+
+##@ Cluster
+cluster-up: build ## Start a Kubernetes with NODES ordinary and VIRTUAL virtual nodes on this machine
+	@hack/cluster.sh up --nodes $(NODES) --virtual $(VIRTUAL)
+
+cluster-down: ## Stop it and leave nothing behind
+	@hack/cluster.sh down
+
+cluster-status: ## Tell what runs and where its kubeconfig is
+	@hack/cluster.sh status
+
+##@ Housekeeping
+clean: ## Remove what the build made (the Go caches stay)
+	rm -rf .cache
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*##/ {printf "  %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo demo-down build images test test-unit test-juicefs test-e2e lint fuzz bench-start cluster-up cluster-down cluster-status clean help

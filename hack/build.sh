@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Usage: hack/build.sh
+# Builds every binary into $BIN (default .cache/bin): the product, the JuiceFS client, the cluster and its tools.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+hack/preflight.sh
+BIN=${BIN:-$PWD/.cache/bin}
+ldflags="-s -w -X main.version=${VERSION:-dev}"
+mkdir -p "$BIN"
+
+step() { # step NAME COMMAND...: run it, with a dot every ten seconds so that nobody thinks it hangs
+  local name=$1 began=$SECONDS dots=0 work; shift
+  printf 'build %-20s' "$name" >&2
+  "$@" >"$BIN/.log" 2>&1 & work=$!
+  while kill -0 "$work" 2>/dev/null; do
+    sleep 0.2
+    if (( (SECONDS - began) / 10 > dots )); then dots=$((dots + 1)); printf . >&2; fi
+  done
+  wait "$work" || { echo " failed" >&2; cat "$BIN/.log" >&2; exit 1; }
+  echo " $((SECONDS - began)) s" >&2
+}
+
+step sidemount-agent env CGO_ENABLED=0 go build -trimpath -ldflags "$ldflags" -o "$BIN/sidemount-agent" ./cmd/sidemount-agent
+step sidemount env CGO_ENABLED=0 go build -trimpath -ldflags "$ldflags" -o "$BIN/sidemount" ./cmd/sidemount
+step sidemount-juicefs mount/clients/juicefs/build.sh "$BIN/sidemount-juicefs"
+step cluster env CGO_ENABLED=0 go build -C hack/cluster -trimpath -o "$BIN/cluster" .
+"$BIN/cluster" build --bin "$BIN"
