@@ -1,0 +1,36 @@
+package provider
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Preparer turns the API's pod into the pod that runs: volumes resolved, sessions opened, sidecars injected. The API's pod is
+// never changed, and nothing of what was added shows in its status.
+type Preparer interface {
+	// Prepare returns the pod that runs. It is idempotent: it is called again after a change of the pod and after a restart
+	// of this process. An error, best a *PrepareError, keeps the pod Pending and is retried.
+	Prepare(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error)
+	// Started says whether an injected sidecar does its work; later containers wait for it, as for a startup probe. The
+	// failure, if not empty, is shown to the user while the pod waits. It must not block. pod is the API's.
+	Started(pod *corev1.Pod, container string) (started bool, failure string)
+	// Release gives back what Prepare opened, after all containers have ended. It is idempotent; grace bounds what may
+	// still have to be written.
+	Release(ctx context.Context, pod *corev1.Pod, grace time.Duration) error
+}
+
+// Unprepared is the Preparer of a node that adds nothing to its pods.
+type Unprepared struct{}
+
+var _ Preparer = Unprepared{}
+
+// Prepare returns the pod as it is.
+func (Unprepared) Prepare(_ context.Context, pod *corev1.Pod) (*corev1.Pod, error) { return pod, nil }
+
+// Started says that there is nothing to wait for.
+func (Unprepared) Started(*corev1.Pod, string) (bool, string) { return true, "" }
+
+// Release has nothing to give back.
+func (Unprepared) Release(context.Context, *corev1.Pod, time.Duration) error { return nil }
