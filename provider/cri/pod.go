@@ -53,7 +53,7 @@ type Container struct {
 	ID        string
 	SandboxID string
 	Name      string
-	// Image is the image as the pod's author wrote it, if the runtime remembers that.
+	// Image is the image by a name that the runtime knows, as a kubelet shows it in the pod's status.
 	Image string
 	// ImageID is what PullImage returned for it; two containers with the same ImageID run the same image.
 	ImageID string

@@ -135,4 +135,6 @@ type Host struct {
 	// AppArmor and SELinux say whether the kernel enforces them.
 	AppArmor bool
 	SELinux  bool
+	// MaskedPaths are hidden from containers besides the usual ones; they depend on the machine's CPUs.
+	MaskedPaths []string
 }
