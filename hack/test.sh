@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Usage: hack/test.sh unit|juicefs|e2e...
+# Runs the named parts of the tests, with a heading and the time of each.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+hack/preflight.sh
+BIN=${BIN:-$PWD/.cache/bin}
+
+unit() {
+  local packages
+  packages=$(go list ./... | grep -v '/test/e2e$')
+  # shellcheck disable=SC2086 # a list of packages
+  CGO_ENABLED=1 go test -race -timeout 15m $packages
+}
+
+juicefs() { mount/clients/juicefs/test.sh; }
+
+e2e() { go test -timeout 40m ./test/e2e -ginkgo.v -ginkgo.show-node-events=false "${E2E_ARGS[@]}"; }
+
+read -ra E2E_ARGS <<<"${E2E_ARGS:-}"
+for part in "${@:?usage: hack/test.sh unit|juicefs|e2e...}"; do
+  began=$SECONDS
+  printf '\n== test: %s\n' "$part" >&2
+  "$part"
+  printf '== test: %s took %d s\n' "$part" $((SECONDS - began)) >&2
+done
