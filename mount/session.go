@@ -21,3 +21,7 @@ const (
 	// Closed means that the mount is gone. It is final.
 	Closed State = "Closed"
 )
+
+// MemorySize is the size in bytes of a session's memory: an anonymous file that the broker makes and that outlives every client of the session. It is
+// address space; only pages that have been written cost memory, and they count for the container that wrote them.
+const MemorySize = 100 << 20

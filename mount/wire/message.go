@@ -1,0 +1,174 @@
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sidemount/sidemount/mount"
+)
+
+// Version is the protocol that this package speaks. Fields may be added to it; a change of meaning is another version.
+const Version = 1
+
+// Limits of a message in bytes. A volume fits well below the default limit of a unix socket's buffer (net.core.wmem_max).
+const (
+	MaxVolume  = 256 << 10
+	MaxMessage = 320 << 10
+	maxText    = 4 << 10
+)
+
+// ErrProtocol: the bytes are not a message of this protocol. The connection is of no more use.
+var ErrProtocol = errors.New("protocol violation")
+
+// Type says what a message is.
+type Type string
+
+// The messages; see the package's documentation for their directions.
+const (
+	Hello    Type = "hello"
+	Session  Type = "session"
+	Deposit  Type = "deposit"
+	Accepted Type = "accepted"
+	Refused  Type = "refused"
+	State    Type = "state"
+	Replace  Type = "replace"
+	Close    Type = "close"
+	Closed   Type = "closed"
+	Ping     Type = "ping"
+	Pong     Type = "pong"
+	Config   Type = "config"
+	Ready    Type = "ready"
+	Attach   Type = "attach"
+	Serving  Type = "serving"
+	Failed   Type = "failed"
+)
+
+// files is the exact number of files that travel with a message; a type that is not here does not exist.
+var files = map[Type]int{
+	Hello: 0, Session: 4, Deposit: 3, Accepted: 0, Refused: 0, State: 0, Replace: 0, Close: 0, Closed: 0, Ping: 0, Pong: 0,
+	Config: 2, Ready: 0, Attach: 1, Serving: 0, Failed: 0,
+}
+
+const maxFiles = 4
+
+// Phase is what an agent's client does.
+type Phase string
+
+// The phases of a client.
+const (
+	Starting   Phase = "starting"
+	InService  Phase = "serving"
+	Waiting    Phase = "waiting" // it ended; the next one starts after a pause
+	Terminated Phase = "terminated"
+)
+
+// Cause is a kind of failure, as far as somebody decides by it.
+type Cause string
+
+// The causes of a failure.
+const (
+	CauseConfig      Cause = "config"
+	CauseUnavailable Cause = "unavailable"
+	CauseInternal    Cause = "internal"
+)
+
+// Message is a message of either protocol; a type uses some of its fields.
+type Message struct {
+	Version int             `json:"v"`
+	Type    Type            `json:"type"`
+	Session mount.SessionID `json:"session,omitempty"`
+	// Volume travels with session, deposit and config.
+	Volume *mount.Volume `json:"volume,omitempty"`
+	// Init and Answer are the handshake's bytes, with session, deposit and attach.
+	Init   []byte `json:"init,omitempty"`
+	Answer []byte `json:"answer,omitempty"`
+	// Resumed: an earlier client has served the session, with session and config.
+	Resumed bool `json:"resumed,omitempty"`
+	// Client is what the agent's client does, with state, deposit and pong.
+	Client *Client `json:"client,omitempty"`
+	// Grace is how long close may take.
+	Grace time.Duration `json:"graceNanoseconds,omitempty"`
+	// Cause and Text explain failed, refused and replace; Text is for people and never holds a secret.
+	Cause Cause  `json:"cause,omitempty"`
+	Text  string `json:"text,omitempty"`
+}
+
+// Client is what an agent tells of its client.
+type Client struct {
+	Phase Phase `json:"phase"`
+	// Starts counts the clients that this agent has started; Served those of them that came to serve.
+	Starts int `json:"starts"`
+	Served int `json:"served"`
+	// Ended is how the last client ended: "signal: killed", "exit status 1", "oom", "hung".
+	Ended string `json:"ended,omitempty"`
+	// Pause is how long requests had to wait for this client, when it is the one after another.
+	Pause time.Duration `json:"pauseNanoseconds,omitempty"`
+	// Cause and Text are why the last client failed, if it said so.
+	Cause Cause  `json:"cause,omitempty"`
+	Text  string `json:"text,omitempty"`
+	// Alive: the client has answered the agent's ping, in a pong.
+	Alive bool `json:"alive,omitempty"`
+}
+
+// Encode writes a message. It fails for a message that the other end would refuse.
+func Encode(m Message) ([]byte, error) {
+	m.Version = Version
+	m.Text = clip(m.Text)
+	b, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", m.Type, err)
+	}
+	if len(b) > MaxMessage {
+		return nil, fmt.Errorf("encode %s: %d bytes are more than %d: %w", m.Type, len(b), MaxMessage, mount.ErrConfig)
+	}
+	return b, nil
+}
+
+// Decode reads a message and checks its shape. The error never quotes the message, which may hold a secret.
+func Decode(b []byte) (Message, error) {
+	if len(b) > MaxMessage {
+		return Message{}, fmt.Errorf("message of %d bytes: %w", len(b), ErrProtocol)
+	}
+	var m Message
+	if err := json.Unmarshal(b, &m); err != nil {
+		return Message{}, fmt.Errorf("message is not JSON of the expected shape: %w", ErrProtocol)
+	}
+	if m.Version != Version {
+		return Message{}, fmt.Errorf("message of version %d: %w", m.Version, ErrProtocol)
+	}
+	if _, ok := files[m.Type]; !ok {
+		return Message{}, fmt.Errorf("message of unknown type: %w", ErrProtocol)
+	}
+	if err := m.check(); err != nil {
+		return Message{}, err
+	}
+	return m, nil
+}
+
+// check refuses a message without the fields that its type needs, so that no receiver has to.
+func (m Message) check() error {
+	needVolume := m.Type == Session || m.Type == Deposit || m.Type == Config
+	needInit := m.Type == Session || m.Type == Deposit || m.Type == Attach
+	needClient := m.Type == State || m.Type == Deposit || m.Type == Pong
+	switch {
+	case needVolume && m.Volume == nil:
+		return fmt.Errorf("%s without a volume: %w", m.Type, ErrProtocol)
+	case needInit && (len(m.Init) == 0 || len(m.Answer) == 0):
+		return fmt.Errorf("%s without INIT: %w", m.Type, ErrProtocol)
+	case needClient && m.Client == nil:
+		return fmt.Errorf("%s without a client's state: %w", m.Type, ErrProtocol)
+	case m.Grace < 0:
+		return fmt.Errorf("%s with a negative grace: %w", m.Type, ErrProtocol)
+	}
+	return nil
+}
+
+// clip bounds text that comes from a client and goes to logs and events.
+func clip(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return s[:maxText]
+}
