@@ -87,13 +87,13 @@ func hugePageSizes(dir string) []string {
 	slices.Sort(sizes)
 	names := make([]string, len(sizes))
 	for i, s := range sizes {
-		names[i] = pageSizeName(s)
+		names[i] = PageSizeName(s)
 	}
 	return names
 }
 
-// pageSizeName is the controller's spelling: the largest unit of 1024 that leaves a whole number.
-func pageSizeName(bytes int64) string {
+// PageSizeName spells the size of a page, in bytes, as the hugetlb controller does: with the largest unit of 1024 that leaves a whole number.
+func PageSizeName(bytes int64) string {
 	units := []string{"B", "KB", "MB", "GB", "TB", "PB"}
 	i := 0
 	for bytes >= 1024 && bytes%1024 == 0 && i < len(units)-1 {

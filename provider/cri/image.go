@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -21,7 +22,7 @@ type Auth struct {
 
 // Format implements fmt.Formatter: no verb prints a secret.
 func (a Auth) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "[credential for %q]", a.ServerAddress)
+	io.WriteString(f, "[registry credential]")
 }
 
 // ImageStatus returns what the runtime knows about an image, by name or id; the zero Image if it does not have it. Errors match

@@ -21,6 +21,10 @@ func QOSClass(pod *corev1.Pod) corev1.PodQOSClass {
 	if pod.Status.QOSClass != "" {
 		return pod.Status.QOSClass
 	}
+	return computeQOS(pod)
+}
+
+func computeQOS(pod *corev1.Pod) corev1.PodQOSClass {
 	if pod.Spec.Resources != nil {
 		return qosOf([]corev1.ResourceRequirements{*pod.Spec.Resources})
 	}
@@ -72,13 +76,22 @@ func addPositive(sum corev1.ResourceList, name corev1.ResourceName, from corev1.
 	return true
 }
 
+// scoreClass is the class that decides about a container's death. An injected sidecar has requests even in a pod that has none,
+// so that only a Guaranteed pod keeps the class of its status.
+func scoreClass(pod *corev1.Pod) corev1.PodQOSClass {
+	if pod.Status.QOSClass == corev1.PodQOSGuaranteed {
+		return pod.Status.QOSClass
+	}
+	return computeQOS(pod)
+}
+
 // OOMScoreAdj returns what is added to the badness of a container's processes when the machine, whose memory is given in bytes,
 // runs out of it. Among Burstable containers those that asked for much are spared longer.
 func OOMScoreAdj(pod *corev1.Pod, c *corev1.Container, memory int64) int64 {
 	if pod.Spec.PriorityClassName == nodeCritical && pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCriticalPriority {
 		return guaranteedScore
 	}
-	switch QOSClass(pod) {
+	switch scoreClass(pod) {
 	case corev1.PodQOSGuaranteed:
 		return guaranteedScore
 	case corev1.PodQOSBestEffort:

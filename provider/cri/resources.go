@@ -14,10 +14,12 @@ const (
 	minShares    = 2
 	maxShares    = 262144
 	sharesPerCPU = 1024
-	// quotaPeriod is in microseconds, and so is minQuota.
-	quotaPeriod = 100000
-	minQuota    = 1000
+	// minQuota is in microseconds.
+	minQuota = 1000
 )
+
+// QuotaPeriod is how often a CPU quota is replenished, in microseconds.
+const QuotaPeriod = 100000
 
 // MilliToShares converts thousandths of a CPU to cpu.shares; none becomes the least, so that it yields to everybody else.
 func MilliToShares(milli int64) int64 {
@@ -37,7 +39,7 @@ func MilliToQuota(milli int64) int64 {
 	if milli == 0 {
 		return 0
 	}
-	return max(milli*quotaPeriod/1000, minQuota)
+	return max(milli*QuotaPeriod/1000, minQuota)
 }
 
 // ContainerResources returns the limits of a container as the kubelet computes them.
@@ -66,7 +68,7 @@ func linuxResources(cpuRequest, cpuLimit, memoryLimit resource.Quantity, host Ho
 	r := &runtimeapi.LinuxContainerResources{
 		CpuShares:          MilliToShares(cpuRequest.MilliValue()),
 		CpuQuota:           MilliToQuota(cpuLimit.MilliValue()),
-		CpuPeriod:          quotaPeriod,
+		CpuPeriod:          QuotaPeriod,
 		MemoryLimitInBytes: memoryLimit.Value(),
 	}
 	if host.CgroupV2 {
@@ -102,7 +104,7 @@ func hugePageLimits(pod *corev1.Pod, c *corev1.Container, host Host) []*runtimea
 				continue
 			}
 			if page, err := resource.ParseQuantity(size); err == nil {
-				wanted[pageSizeName(page.Value())] = uint64(q.Value())
+				wanted[PageSizeName(page.Value())] = uint64(q.Value())
 			}
 		}
 	}
