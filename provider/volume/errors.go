@@ -1,6 +1,10 @@
 package volume
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/sidemount/sidemount/provider/volume/tree"
+)
 
 var (
 	// ErrOptions: a required option is missing or senseless.
@@ -8,22 +12,20 @@ var (
 	// ErrUnsupported: the node does not serve this kind of volume, source or option. Retrying is of no use.
 	ErrUnsupported = errors.New("unsupported")
 	// ErrMounted: a mount that this package has not made lies in the pod's directory; nothing behind it was touched.
-	ErrMounted = errors.New("still mounted")
+	ErrMounted = tree.ErrMounted
 	// ErrEscape: a path leaves its volume.
-	ErrEscape = errors.New("path leaves the volume")
+	ErrEscape = tree.ErrEscape
 	// ErrStalled: a file system did not answer in time.
 	ErrStalled = errors.New("file system does not answer")
 	// ErrTornDown: the pod's volumes are being removed or are gone.
 	ErrTornDown = errors.New("volumes of the pod are torn down")
 )
 
-// Error says which volume of which pod could not be made; Unwrap gives the reason, among them the API's NotFound.
+// Error says which volume of which pod could not be made; Unwrap gives the reason.
 type Error struct {
 	// Volume is the name in pod.spec.volumes.
 	Volume string
-	// Object is the object at fault as kind/name, if it is one.
-	Object string
-	// Err is the reason.
+	// Err is the reason; an *env.MissingError if an object does not exist.
 	Err error
 }
 
