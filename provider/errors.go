@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -19,6 +20,8 @@ var (
 	ErrUnknownContainer = errors.New("container not found")
 	// ErrNotStarted: the container has not been started, so it has neither logs nor processes.
 	ErrNotStarted = errors.New("container not started")
+	// errEngineDeletes is the cause of the Conflict that PodClient answers to a deletion.
+	errEngineDeletes = errors.New("the pod is deleted when everything of it has ended")
 )
 
 // PrepareError says in a user's words why a pod cannot be prepared.
@@ -52,4 +55,9 @@ func reasonOf(err error, fallback string) (reason, message string) {
 		return r.reason, r.message
 	}
 	return fallback, err.Error()
+}
+
+// isCancelled reports whether err only says that nobody waits for the result any more.
+func isCancelled(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

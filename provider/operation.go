@@ -1,0 +1,63 @@
+package provider
+
+import (
+	"context"
+	"time"
+)
+
+// operation is work for a pod that runs outside its actor.
+type operation struct {
+	// container is the container it works on, "" for the pod.
+	container string
+	// ends says that the operation ends something; such ones are not cancelled when the pod is to be stopped.
+	ends   bool
+	cancel context.CancelFunc
+}
+
+// begin runs work unless an operation with that key is under way. The function that work returns is applied by the actor; it may
+// be nil. timeout bounds the work; its context also ends with the actor.
+func (a *actor) begin(ctx context.Context, key string, op operation, timeout time.Duration, work func(ctx context.Context) func()) bool {
+	if a.ops[key] != nil {
+		return false
+	}
+	ctx, op.cancel = context.WithTimeout(ctx, timeout)
+	a.ops[key] = &op
+	a.wg.Go(func() {
+		defer op.cancel()
+		apply := work(ctx)
+		a.box.post(func(m *mail) {
+			m.results = append(m.results, func() {
+				if a.ops[key] == &op {
+					delete(a.ops, key)
+				}
+				if apply != nil {
+					apply()
+				}
+			})
+		})
+	})
+	return true
+}
+
+// busy returns the names of the containers that operations work on.
+func (a *actor) busy() map[string]bool {
+	names := make(map[string]bool, len(a.ops))
+	for _, op := range a.ops {
+		if op.container != "" {
+			names[op.container] = true
+		}
+	}
+	return names
+}
+
+// interrupt cancels the operations that do not end something and reports whether any is still under way.
+func (a *actor) interrupt() bool {
+	pending := false
+	for _, op := range a.ops {
+		if !op.ends {
+			op.cancel()
+			pending = true
+		}
+	}
+	return pending
+}

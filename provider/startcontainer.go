@@ -1,0 +1,207 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/virtual-kubelet/virtual-kubelet/log"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sidemount/sidemount/provider/cri"
+	"github.com/sidemount/sidemount/provider/probe"
+)
+
+const (
+	// startTimeout bounds pulling, creating and starting one container with its postStart hook.
+	startTimeout = time.Hour
+	// createTimeout bounds each call that creates or starts a container.
+	createTimeout = 4 * time.Minute
+	// errorShown is how long the error of an attempt is shown before the back-off takes its place.
+	errorShown = 2 * time.Second
+)
+
+// startOne pulls the image, creates and starts a container, and runs its postStart hook. Images are pulled at the same time;
+// containers are started one after the other in the order of the specification, each after the hook of the one before.
+func (a *actor) startOne(ctx context.Context, s start, sandbox cri.Sandbox) {
+	name := s.container.Name
+	if a.busy()[name] {
+		return
+	}
+	before, done := a.turn, make(chan struct{})
+	if s.kind == ephemeralKind {
+		before = nil
+	} else {
+		a.turn = done
+	}
+	last, _ := a.state.Container(name)
+	work := starting{
+		e: a.e, pod: a.running, start: s, events: a.events,
+		request: CreateRequest{
+			Pod: a.running, Container: s.container, Sandbox: sandbox, Attempt: s.attempt,
+			PodIPs: a.podIPs(sandbox), TargetID: a.targetID(s),
+		},
+		hooked: func(id string) {
+			a.box.post(func(m *mail) { m.results = append(m.results, func() { a.hookBegins(name) }) })
+		},
+	}
+	a.begin(ctx, "start/"+name, operation{container: name}, startTimeout, func(ctx context.Context) func() {
+		defer close(done)
+		err := work.run(ctx, before)
+		return func() { a.started(ctx, name, last, err) }
+	})
+}
+
+// podIPs returns the addresses that the containers of the pod see as its own.
+func (a *actor) podIPs(sandbox cri.Sandbox) []string {
+	if a.pod.Spec.HostNetwork {
+		return a.e.hostIPs()
+	}
+	return sandbox.IPs
+}
+
+func (a *actor) targetID(s start) string {
+	if s.kind != ephemeralKind {
+		return ""
+	}
+	target, _ := a.state.Container(ephemeralTarget(a.running, s.container.Name))
+	return target.ID
+}
+
+func (a *actor) hookBegins(name string) {
+	a.memory(name).hooked = true
+	a.stale = true
+}
+
+// started takes note of how the start of a container ended.
+func (a *actor) started(ctx context.Context, name string, last cri.Container, err error) {
+	m := a.memory(name)
+	m.hooked, a.stale = false, true
+	if ctx.Err() == context.Canceled {
+		return
+	}
+	now := time.Now()
+	if err == nil {
+		m.waiting, m.pull, m.failure = nil, backoff{}, backoff{}
+		a.message = ""
+		if last.State == cri.Exited {
+			m.crash.restarted(now, last.FinishedAt)
+		}
+		return
+	}
+	reason, message := reasonOf(err, reasonCreate)
+	m.waiting = &corev1.ContainerStateWaiting{Reason: reason, Message: message}
+	switch {
+	case isImageReason(reason):
+		m.pull.failed(now, pullPauses)
+	case errors.Is(err, errStarted):
+		// The container ran, so the runtime tells when it ended, and the pause is that of a crash.
+		m.crash.restarted(now, now)
+	default:
+		m.failure.failed(now, retryPauses)
+	}
+	log.G(ctx).WithField("container", name).WithField("reason", reason).WithField("message", message).Warn("container not started, will retry")
+}
+
+func isImageReason(reason string) bool {
+	for _, e := range []error{cri.ErrImagePull, cri.ErrInvalidImageName, cri.ErrRegistryUnavailable, cri.ErrSignatureValidation,
+		cri.ErrImageNeverPull, cri.ErrImageInspect} {
+		if reason == e.Error() {
+			return true
+		}
+	}
+	return false
+}
+
+// errStarted: the container has been started, and then its postStart hook or the runtime failed.
+var errStarted = errors.New("after the start")
+
+// starting is the start of one container, outside the actor.
+type starting struct {
+	e       *Engine
+	pod     *corev1.Pod
+	start   start
+	events  *podEvents
+	request CreateRequest
+	hooked  func(id string)
+}
+
+// run starts the container when before is closed.
+func (s starting) run(ctx context.Context, before <-chan struct{}) error {
+	image, err := s.e.images.ensure(ctx, s.pod, s.start.container, s.e.recorder)
+	if err != nil {
+		if ctx.Err() == nil {
+			reason, _ := reasonOf(err, cri.ErrImagePull.Error())
+			s.warn(eventFailed, "Error: %s", reason)
+		}
+		return err
+	}
+	if before != nil {
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	s.request.Image = image
+	id, err := s.create(ctx)
+	if err != nil {
+		return err
+	}
+	return s.postStart(ctx, id)
+}
+
+func (s starting) create(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
+	defer cancel()
+	name := s.start.container.Name
+	id, err := s.e.runtime.CreateContainer(ctx, s.request)
+	if err != nil {
+		s.e.images.drop(s.start.container.Image)
+		reason := reasonCreate
+		if errors.Is(err, ErrContainerConfig) || errors.Is(err, cri.ErrConfig) {
+			reason = reasonCreateConfig
+		}
+		s.warn(eventFailed, "Error: %v", cri.Message(err))
+		return "", &reasonedError{reason, cri.Message(err)}
+	}
+	s.events.container(s.pod, name, corev1.EventTypeNormal, eventCreated, "Container created")
+	if err := s.e.runtime.StartContainer(ctx, id); err != nil {
+		s.warn(eventFailed, "Error: %v", cri.Message(err))
+		return "", &reasonedError{reasonRun, cri.Message(err)}
+	}
+	s.events.container(s.pod, name, corev1.EventTypeNormal, eventStarted, "Container started")
+	return id, nil
+}
+
+// postStart runs the hook. If it fails, the container is ended: it was not brought into the state that it needs.
+func (s starting) postStart(ctx context.Context, id string) error {
+	c := s.start.container
+	if c.Lifecycle == nil || c.Lifecycle.PostStart == nil {
+		return nil
+	}
+	s.hooked(id)
+	hookCtx, cancel := context.WithTimeout(ctx, hookTimeout)
+	defer cancel()
+	target := probe.Target{ID: id, Container: c}
+	if len(s.request.PodIPs) > 0 {
+		target.Host = s.request.PodIPs[0]
+	}
+	err := runHook(hookCtx, s.e.runtime, c.Lifecycle.PostStart, target)
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	// The error's text may hold a secret that the hook's server sent, so the event does not repeat it.
+	s.warn(eventFailedPostStart, "PostStartHook failed")
+	s.events.container(s.pod, c.Name, corev1.EventTypeNormal, eventKilling, "FailedPostStartHook")
+	grace := graceOf(s.pod, c, killPostStart, nil)
+	if err := s.e.runtime.StopContainer(ctx, id, max(grace, leastGrace)); err != nil {
+		return fmt.Errorf("%w: stop container after its postStart hook failed: %w", errStarted, err)
+	}
+	return fmt.Errorf("%w: %w", errStarted, &reasonedError{reasonPostStart, "PostStartHook failed"})
+}
+
+func (s starting) warn(reason, format string, args ...any) {
+	s.events.container(s.pod, s.start.container.Name, corev1.EventTypeWarning, reason, format, args...)
+}
