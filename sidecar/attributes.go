@@ -184,15 +184,21 @@ func (s Source) stringMap(key string) (map[string]string, error) {
 	return m, nil
 }
 
-// annotationWarnings names the annotations of a claim that only an administrator may decide about.
+// annotationWarnings names the annotations of a claim that are not followed: only an administrator may decide about them, or
+// nobody knows them.
 func (s Source) annotationWarnings() []string {
 	var warnings []string
 	for _, key := range sortedKeys(s.Annotations) {
-		if !strings.HasPrefix(key, "juicefs/") || slices.Contains(resourceAttributes, key) || !slices.Contains(knownAttributes, key) {
+		if !strings.HasPrefix(key, "juicefs/") || slices.Contains(resourceAttributes, key) {
 			continue
 		}
-		warnings = append(warnings, fmt.Sprintf("%s: annotation %s is not followed: an administrator sets it in the volumeAttributes of the PersistentVolume",
-			s.AnnotationsObject, key))
+		why := "it is unknown"
+		if slices.Contains(knownAttributes, key) {
+			why = "an administrator sets it in the volumeAttributes of the PersistentVolume"
+		} else if like := nearest(key, resourceAttributes); like != "" {
+			why += "; write " + like + " if you mean that"
+		}
+		warnings = append(warnings, fmt.Sprintf("%s: annotation %s is not followed: %s", s.AnnotationsObject, key, why))
 	}
 	return warnings
 }

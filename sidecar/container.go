@@ -90,7 +90,9 @@ func (i injector) volumeMounts(m Mount) []corev1.VolumeMount {
 	}
 	for n, dir := range m.HostPaths {
 		i.volume(corev1.Volume{Name: hostVolume(name, n), VolumeSource: hostPath(dir, corev1.HostPathDirectory)})
-		mounts = append(mounts, corev1.VolumeMount{Name: hostVolume(name, n), MountPath: dir})
+		// A passthrough client could not write a read-only volume anyway; this way its directory cannot be written either.
+		readOnly := m.Volume.ReadOnly && m.Volume.Config[configPath] == dir
+		mounts = append(mounts, corev1.VolumeMount{Name: hostVolume(name, n), MountPath: dir, ReadOnly: readOnly})
 	}
 	return mounts
 }

@@ -8,6 +8,9 @@ import (
 	"github.com/sidemount/sidemount/mount"
 )
 
+// configPath is the passthrough client's key for its directory (mount.Volume.Config).
+const configPath = "path"
+
 // Source is a volume as Kubernetes describes it, before it is understood. The resolver fills it from API objects, the CSI
 // driver from a NodePublishVolume request.
 type Source struct {
@@ -147,7 +150,7 @@ func (s Source) passthrough(m Mount, options mountOptions) (Mount, error) {
 	if !slices.Contains(m.HostPaths, dir) {
 		m.HostPaths = append(m.HostPaths, dir)
 	}
-	m.Volume.Config = map[string]string{"path": dir}
+	m.Volume.Config = map[string]string{configPath: dir}
 	m.Volume.Options = options
 	return m, nil
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // InjectedAnnotation on a pod lists the volumes that its sidecars serve, separated by commas.
@@ -54,6 +55,7 @@ func Inject(pod *corev1.Pod, mounts []Mount, o InjectOptions) (*corev1.Pod, erro
 			return nil, err
 		}
 		sidecars = append(sidecars, i.sidecar(m))
+		i.makeRoom(m.Resources)
 		names = append(names, m.Volume.Name)
 	}
 	out.Spec.InitContainers = append(sidecars, out.Spec.InitContainers...)
@@ -90,18 +92,18 @@ func (i injector) volume(v corev1.Volume) { i.pod.Spec.Volumes = append(i.pod.Sp
 
 // collides finds names of the pod that its sidecars need.
 func (i injector) collides(mounts []Mount) error {
-	taken := map[string]string{}
+	taken := map[string]bool{}
 	for _, c := range slices.Concat(i.pod.Spec.InitContainers, i.pod.Spec.Containers) {
-		taken[c.Name] = "container"
+		taken[c.Name] = true
 	}
 	for _, c := range i.pod.Spec.EphemeralContainers {
-		taken[c.Name] = "ephemeral container"
+		taken[c.Name] = true
 	}
 	for _, m := range mounts {
-		if kind, ok := taken[ContainerName(m.Volume.Name)]; ok {
-			return collision(i.pod, kind, ContainerName(m.Volume.Name))
+		if taken[ContainerName(m.Volume.Name)] {
+			return collision(i.pod, "container", ContainerName(m.Volume.Name))
 		}
-		taken[ContainerName(m.Volume.Name)] = "container"
+		taken[ContainerName(m.Volume.Name)] = true
 	}
 	needed := map[string]bool{agentVolume: true}
 	for _, m := range mounts {
@@ -122,6 +124,30 @@ func collision(pod *corev1.Pod, kind, name string) error {
 		Reason: ReasonPodUnsupported, Object: podObject(pod), Err: ErrCollision,
 		Message: fmt.Sprintf("has a %s named %s, which its sidecar needs", kind, name),
 		Cure:    "rename the " + kind,
+	}
+}
+
+// makeRoom adds the sidecar to resources that are set for the pod as a whole, so that the application keeps its own. A sidecar
+// without a limit counts with its request there.
+func (i injector) makeRoom(r corev1.ResourceRequirements) {
+	whole := i.pod.Spec.Resources
+	if whole == nil {
+		return
+	}
+	for name, request := range r.Requests {
+		limit, limited := r.Limits[name]
+		if !limited {
+			limit = request
+		}
+		increase(whole.Requests, name, request)
+		increase(whole.Limits, name, limit)
+	}
+}
+
+func increase(list corev1.ResourceList, name corev1.ResourceName, by resource.Quantity) {
+	if q, ok := list[name]; ok {
+		q.Add(by)
+		list[name] = q
 	}
 }
 

@@ -150,10 +150,12 @@ func (s Source) caches(o mountOptions, hostPaths []string) (mountOptions, []Cach
 				caches = append(caches, Cache{Path: dir})
 			}
 		}
-		dirs = append(dirs, dir)
+		if !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
 	}
 	if len(dirs) > 0 {
-		o = append(o.without(optCacheDir), optCacheDir+"="+strings.Join(slices.Compact(dirs), ":"))
+		o = append(o.without(optCacheDir), optCacheDir+"="+strings.Join(dirs, ":"))
 	}
 	return boundCache(o, caches), caches, nil
 }

@@ -12,10 +12,10 @@ var resourceDefaults = []struct {
 	name           corev1.ResourceName
 	request, limit string // defaults
 	asks, limits   string // attributes
-	example, unit  string
+	example        string
 }{
-	{corev1.ResourceCPU, "1", "2", attrCPURequest, attrCPULimit, "500m", "CPUs"},
-	{corev1.ResourceMemory, "1Gi", "5Gi", attrMemoryRequest, attrMemoryLimit, "512Mi", "bytes"},
+	{corev1.ResourceCPU, "1", "2", attrCPURequest, attrCPULimit, "500m"},
+	{corev1.ResourceMemory, "1Gi", "5Gi", attrMemoryRequest, attrMemoryLimit, "512Mi"},
 }
 
 // resources returns requests and limits. Annotations of the claim win over attributes of the volume. As with the JuiceFS
@@ -36,7 +36,7 @@ func (s Source) resources() (corev1.ResourceRequirements, error) {
 		if !unlimited && request.Cmp(limit) > 0 {
 			switch {
 			case asked && limited:
-				return out, s.badQuantity(d.asks, fmt.Sprintf("asks for more %s of %s than its limit allows: %s of %s", d.unit, d.name, request.String(), limit.String()),
+				return out, s.badQuantity(d.asks, fmt.Sprintf("asks for more %s than its limit allows: %s of %s", d.name, request.String(), limit.String()),
 					"raise "+d.limits+" or lower "+d.asks)
 			case asked:
 				limit = request.DeepCopy()

@@ -130,14 +130,14 @@ func metaURL(in string) (url, problem string) {
 		return "", "has a metaurl with a line break or another control character in it"
 	}
 	head, rest, ok := strings.Cut(in, "://")
-	if !ok {
+	if !ok && in != "" {
 		return "redis://" + in, ""
-	}
-	if !scheme.MatchString(head) {
-		return "", "has a metaurl whose part before :// is not the name of a metadata engine"
 	}
 	if rest == "" {
 		return "", "has a metaurl without an address"
+	}
+	if !scheme.MatchString(head) {
+		return "", "has a metaurl whose part before :// is not the name of a metadata engine"
 	}
 	return in, ""
 }

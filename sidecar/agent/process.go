@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sidemount/sidemount/mount/wire"
+)
+
+// process is a running client. Its messages and its end arrive as events, in that order.
+type process struct {
+	pid     int
+	held    *holding // what it was started for
+	conn    *wire.Conn
+	events  chan processEvent
+	started time.Time
+	// serving is when it said so.
+	serving time.Time
+	// told: it has been asked to end.
+	told bool
+	ooms int
+}
+
+// processEvent is a message of the client, or its end.
+type processEvent struct {
+	message wire.Message
+	ended   *syscall.WaitStatus
+}
+
+// drain bounds how long the last words of a dead client are waited for; they are in the socket already.
+const drain = 200 * time.Millisecond
+
+// startProcess starts a client that holds one end of a connection as file 3 and dies with this thread. It must be called on a locked thread.
+func startProcess(r *reaper, held *holding, o Options) (*process, error) {
+	path, err := exec.LookPath(o.Argv[0])
+	if err != nil {
+		return nil, fmt.Errorf("find the client: %w", err)
+	}
+	conn, child, err := wire.Pair()
+	if err != nil {
+		return nil, err
+	}
+	defer child.Close()
+	p := &process{held: held, conn: conn, events: make(chan processEvent), started: time.Now(), ooms: countOOMs()}
+	pid, ended, err := r.start(func() (int, error) {
+		return syscall.ForkExec(path, o.Argv, &syscall.ProcAttr{
+			Env:   o.Env,
+			Files: []uintptr{0, 1, 2, child.Fd()},
+			Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
+		})
+	})
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start the client %s: %w", path, err)
+	}
+	p.pid = pid
+	raiseOOMScore(pid, o.OOMScore)
+	go p.watch(ended)
+	return p, nil
+}
+
+// watch ends after it has handed on the client's end; the supervisor receives until then.
+func (p *process) watch(ended <-chan syscall.WaitStatus) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	silent := make(chan struct{})
+	go func() {
+		defer close(silent)
+		for {
+			m, files, err := p.conn.Receive(ctx)
+			if err != nil {
+				return
+			}
+			wire.CloseAll(files)
+			p.events <- processEvent{message: m}
+		}
+	}()
+	status := <-ended
+	time.AfterFunc(drain, cancel)
+	<-silent
+	p.conn.Close()
+	p.events <- processEvent{ended: &status}
+}
+
+// signal sends a signal to the client and whatever it has started.
+func (p *process) signal(s unix.Signal) {
+	// The process is not reaped before the supervisor knows of its end, or has just been: then there is nobody to signal.
+	_ = unix.Kill(-p.pid, s)
+}
+
+// describe says how a client ended.
+func (p *process) describe(s syscall.WaitStatus) string {
+	switch {
+	case s.Signaled() && s.Signal() == syscall.SIGKILL && countOOMs() > p.ooms:
+		return "oom"
+	case s.Signaled():
+		return "signal: " + s.Signal().String()
+	default:
+		return "exit status " + strconv.Itoa(s.ExitStatus())
+	}
+}
+
+// raiseOOMScore makes the client the one that the kernel picks when memory is short. Raising needs no privilege.
+func raiseOOMScore(pid, by int) {
+	const highest = 1000
+	path := "/proc/" + strconv.Itoa(pid) + "/oom_score_adj"
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return
+	}
+	now, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return
+	}
+	// Without it the kernel still picks by size, and the client is the larger one.
+	_ = os.WriteFile(path, []byte(strconv.Itoa(min(now+by, highest))), 0)
+}
+
+// countOOMs reads how many processes of this container the kernel has killed for want of memory (cgroup v2, then v1).
+func countOOMs() int {
+	for _, path := range []string{"/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"} {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			if value, ok := strings.CutPrefix(line, "oom_kill "); ok {
+				n, _ := strconv.Atoi(strings.TrimSpace(value))
+				return n
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,234 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sidemount/sidemount/mount/fuse"
+	"github.com/sidemount/sidemount/mount/wire"
+)
+
+// sendTimeout bounds a message to the broker or the client. Both read all the time; one that does not is replaced by other means.
+const sendTimeout = time.Second
+
+// supervisor is the agent's only decider. All its methods run on the goroutine of run.
+type supervisor struct {
+	*Agent
+	reaper *reaper
+	link   *link
+	conn   *wire.Conn // the broker, nil while there is none
+	held   *holding   // the session, nil before the first one
+
+	client  *process // nil while none runs
+	view    wire.Client
+	backoff backoff
+	// down is when the last client died that had served.
+	down time.Time
+	// killed is why the supervisor itself has killed the client.
+	killed string
+
+	next     *time.Timer // starts the next client
+	late     *time.Timer // the client takes too long to start
+	end      *time.Timer // the end may take no longer
+	ending   bool
+	answered bool // the client has answered the last ping
+}
+
+func newSupervisor(a *Agent, r *reaper, l *link) *supervisor {
+	s := &supervisor{Agent: a, reaper: r, link: l, next: time.NewTimer(0), late: time.NewTimer(0), end: time.NewTimer(0), answered: true}
+	s.next.Stop()
+	s.late.Stop()
+	s.end.Stop()
+	s.view.Phase = wire.Waiting
+	return s
+}
+
+// drop gives everything back; no client runs any more.
+func (s *supervisor) drop() {
+	if s.held != nil {
+		s.held.close()
+		s.held = nil
+	}
+}
+
+// run returns when the session has been ended in order, by the broker or by the end of ctx.
+func (s *supervisor) run(ctx context.Context) error {
+	asked := ctx.Done()
+	for !s.ended() {
+		select {
+		case e := <-s.link.events:
+			s.onLink(e)
+		case e := <-s.clientEvents():
+			s.onClient(e)
+		case <-s.next.C:
+			s.start()
+		case <-s.late.C:
+			s.kill("hung while starting")
+		case <-s.end.C:
+			s.giveUp()
+		case <-asked:
+			asked = nil
+			s.log.info("ending")
+			s.beginEnd(s.o.Grace)
+		}
+	}
+	s.view.Phase = wire.Terminated
+	s.send(wire.Message{Type: wire.Closed, Client: &s.view})
+	if s.held != nil && s.held.taken && !s.view.Flushed {
+		return ErrUnflushed
+	}
+	return nil
+}
+
+// ended: there is no client any more, and none is needed for what is not yet written out.
+func (s *supervisor) ended() bool {
+	if !s.ending || s.client != nil {
+		return false
+	}
+	return s.held == nil || !s.held.taken || s.view.Flushed || s.killed == gaveUp
+}
+
+func (s *supervisor) clientEvents() <-chan processEvent {
+	if s.client == nil {
+		return nil
+	}
+	return s.client.events
+}
+
+// onLink handles what the connection to the broker brings.
+func (s *supervisor) onLink(e linkEvent) {
+	switch {
+	case e.conn != nil:
+		s.conn = e.conn
+		s.introduce()
+	case e.lost != nil:
+		if s.conn != nil && s.held != nil {
+			s.log.warn("lost the broker", "error", e.lost)
+		}
+		s.conn = nil
+	default:
+		s.onOrder(e)
+	}
+}
+
+// introduce tells a new broker what there is.
+func (s *supervisor) introduce() {
+	if s.held == nil {
+		s.send(wire.Message{Type: wire.Hello})
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
+	defer cancel()
+	m, files := s.held.deposit(s.view)
+	if err := s.conn.Send(ctx, m, files...); err != nil {
+		s.log.warn("deposit the session", "error", err)
+		s.conn.Close()
+	}
+}
+
+// send tells the broker something. A broker that cannot be told will ask again when it is back.
+func (s *supervisor) send(m wire.Message) {
+	if s.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
+	defer cancel()
+	if err := s.conn.Send(ctx, m); err != nil {
+		s.conn.Close()
+	}
+}
+
+func (s *supervisor) report() { s.send(wire.Message{Type: wire.State, Client: &s.view}) }
+
+// onOrder handles a message of the broker.
+func (s *supervisor) onOrder(e linkEvent) {
+	m := e.message
+	switch {
+	case m.Type == wire.Session && s.held == nil:
+		s.held = newHolding(m, e.files)
+		s.log.info("got the session", "session", m.Session, "volume", m.Volume.ID, "resumed", m.Resumed)
+		if !s.ending {
+			s.start()
+		}
+		return
+	case m.Type == wire.Accepted && s.held != nil:
+		s.log.info("the broker has the session again", "session", s.held.id)
+		s.report()
+	case m.Type == wire.Refused:
+		s.onRefused(m)
+	case m.Type == wire.Update && s.held != nil:
+		s.onUpdate(m)
+	case m.Type == wire.Replace:
+		s.kill("hung")
+	case m.Type == wire.Ping:
+		s.onPing()
+	case m.Type == wire.Close:
+		s.log.info("the session is being closed")
+		s.beginEnd(m.Grace)
+	default:
+		s.log.warn("the broker breaks the protocol", "type", m.Type)
+		s.conn.Close()
+	}
+	wire.CloseAll(e.files)
+}
+
+// onRefused: what is stale is dropped, so that the next introduction is a hello. Everything else is tried again.
+func (s *supervisor) onRefused(m wire.Message) {
+	if m.Cause != wire.CauseStale || s.held == nil {
+		s.log.info("the broker refuses", "reason", m.Text)
+		return
+	}
+	s.log.warn("the session has ended without this agent", "session", s.held.id)
+	s.held.close()
+	s.held = nil
+	s.next.Stop()
+	s.backoff = backoff{}
+	s.kill("session lost")
+}
+
+// onUpdate takes a mended volume. Only a session that nobody has served can change, so nothing can be lost by killing its client.
+func (s *supervisor) onUpdate(m wire.Message) {
+	if s.view.Served > 0 || s.held.taken {
+		return
+	}
+	s.held.volume = *m.Volume
+	s.backoff = backoff{}
+	if s.client != nil {
+		s.kill("volume changed")
+		return
+	}
+	if !s.ending {
+		s.next.Reset(0)
+	}
+}
+
+// onPing answers at once for the agent, and for the client with what the ping before has shown.
+func (s *supervisor) onPing() {
+	view := s.view
+	view.Alive = s.client == nil || s.view.Phase != wire.InService || s.answered
+	if s.client != nil && s.view.Phase == wire.InService && !s.ending {
+		s.answered = false
+		s.toClient(wire.Message{Type: wire.Ping})
+	}
+	s.send(wire.Message{Type: wire.Pong, Client: &view})
+}
+
+// kill ends the client without asking it. The requests that it has taken go to the next one.
+func (s *supervisor) kill(why string) {
+	if s.client == nil {
+		return
+	}
+	s.log.warn("killing the client", "reason", why, "pid", s.client.pid)
+	s.killed = why
+	s.client.signal(unix.SIGKILL)
+}
+
+// canResend tells whether the kernel gives the next client what the last one took.
+func (s *supervisor) resend() error {
+	if !s.held.taken || !fuse.CanResend(s.held.init) {
+		return nil
+	}
+	return fuse.Resend(s.held.device)
+}
