@@ -15,7 +15,7 @@ import (
 // Attributes of our own.
 const (
 	attrClient = "sidemount.io/client"
-	attrPath   = "sidemount.io/path"
+	attrPath   = "path"
 	attrImage  = "sidemount.io/image"
 	attrUser   = "sidemount.io/run-as-user"
 	attrGroup  = "sidemount.io/run-as-group"

@@ -66,13 +66,13 @@ func (r *Resolver) claim(ctx context.Context, pod *corev1.Pod, volume, name stri
 	case apierrors.IsNotFound(err) && forPod:
 		return nil, &Error{
 			Reason: ReasonClaimNotFound, Object: object, Transient: true,
-			Message: fmt.Sprintf("does not exist yet; Kubernetes makes it for the ephemeral volume %s of %s", volume, podObject(pod)),
+			Message: fmt.Sprintf("is not found yet; Kubernetes makes it for the ephemeral volume %s of %s", volume, podObject(pod)),
 			Cure:    "wait, and look at the events of the pod if it takes long",
 		}
 	case apierrors.IsNotFound(err):
 		return nil, &Error{
 			Reason: ReasonClaimNotFound, Object: object,
-			Message: fmt.Sprintf("does not exist, and volume %s of %s needs it", volume, podObject(pod)),
+			Message: fmt.Sprintf("is not found, and volume %s of %s needs it", volume, podObject(pod)),
 			Cure:    "create the claim in namespace " + pod.Namespace + ", or correct claimName in the pod",
 		}
 	case err != nil:
@@ -147,7 +147,7 @@ func (r *Resolver) volume(ctx context.Context, claim *corev1.PersistentVolumeCla
 	if apierrors.IsNotFound(err) {
 		return nil, &Error{
 			Reason: ReasonVolumeNotFound, Object: volumeObject(name),
-			Message: "does not exist, and " + claimObject(claim.Namespace, claim.Name) + " is bound to it",
+			Message: "is not found, and " + claimObject(claim.Namespace, claim.Name) + " is bound to it",
 			Cure:    "restore the PersistentVolume, or delete the claim and make a new one",
 		}
 	}

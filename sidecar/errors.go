@@ -47,7 +47,7 @@ type Error struct {
 	Object string
 	// Field is the path of the wrong field in that object; "" when the object as a whole is meant.
 	Field string
-	// Message completes the sentence that Object begins: "does not exist".
+	// Message completes the sentence that Object begins: "is not found".
 	Message string
 	// Cure is what the user can do, in the imperative.
 	Cure string

@@ -45,7 +45,7 @@ var refusals = []struct {
 	want      string
 }{
 	{"claim missing", func(c *cluster) { delete(c.claims, "shop/data") }, ReasonClaimNotFound, false,
-		"PersistentVolumeClaim shop/data does not exist, and volume data of Pod shop/web needs it; create the claim in namespace shop, or correct claimName in the pod"},
+		"PersistentVolumeClaim shop/data is not found, and volume data of Pod shop/web needs it; create the claim in namespace shop, or correct claimName in the pod"},
 	{"claim pending, static", func(c *cluster) { c.claim().Status.Phase, c.claim().Spec.VolumeName = corev1.ClaimPending, "" }, ReasonClaimPending, true,
 		"PersistentVolumeClaim shop/data is not bound to a PersistentVolume yet (status.phase); create a PersistentVolume that fits its accessModes, size and empty storageClassName, or name one in spec.volumeName"},
 	{"claim pending, named volume", func(c *cluster) { c.claim().Status.Phase = corev1.ClaimPending }, ReasonClaimPending, true,
@@ -73,7 +73,7 @@ var refusals = []struct {
 	}, ReasonForeignDriver, false,
 		"PersistentVolumeClaim shop/data is bound to PersistentVolume pv-data which is not a CSI volume; this node serves volumes of csi.sidemount.io only (spec.volumeName); schedule the pod on an ordinary node, or use a volume of csi.sidemount.io"},
 	{"volume missing", func(c *cluster) { delete(c.volumes, "pv-data") }, ReasonVolumeNotFound, false,
-		"PersistentVolume pv-data does not exist, and PersistentVolumeClaim shop/data is bound to it; restore the PersistentVolume, or delete the claim and make a new one"},
+		"PersistentVolume pv-data is not found, and PersistentVolumeClaim shop/data is bound to it; restore the PersistentVolume, or delete the claim and make a new one"},
 	{"volume of another namespace", func(c *cluster) { c.pv().Spec.ClaimRef.Namespace = "bank" }, ReasonVolumeInvalid, false,
 		"PersistentVolume pv-data belongs to PersistentVolumeClaim bank/data and not to PersistentVolumeClaim shop/data (spec.claimRef); use the claim that the volume belongs to, or make a PersistentVolume of its own for this claim"},
 	{"volume of an earlier claim", func(c *cluster) { c.pv().Spec.ClaimRef.UID = "uid-old" }, ReasonVolumeInvalid, false,
@@ -89,7 +89,7 @@ var refusals = []struct {
 	{"no secret named", func(c *cluster) { c.pv().Spec.CSI.NodePublishSecretRef = nil }, ReasonSecretNotFound, false,
 		"PersistentVolume pv-data names no Secret, and a juicefs volume cannot be mounted without one (spec.csi.nodePublishSecretRef); name a Secret with the volume's credentials there; in a StorageClass set csi.storage.k8s.io/node-publish-secret-name and -namespace"},
 	{"secret missing", func(c *cluster) { delete(c.secrets, "kube-system/jfs") }, ReasonSecretNotFound, false,
-		"Secret kube-system/jfs does not exist, and PersistentVolume pv-data names it in spec.csi.nodePublishSecretRef; create it in namespace kube-system, or correct the reference"},
+		"Secret kube-system/jfs is not found, and PersistentVolume pv-data names it in spec.csi.nodePublishSecretRef; create it in namespace kube-system, or correct the reference"},
 	{"no metaurl", func(c *cluster) { delete(c.secret().Data, "metaurl") }, ReasonSecretInvalid, false,
 		"Secret kube-system/jfs has no metaurl (data[metaurl]); add the URL of the metadata engine, as in redis://:password@host:6379/1"},
 	{"metaurl of spaces", func(c *cluster) { c.key("metaurl", " \n") }, ReasonSecretInvalid, false,
@@ -100,8 +100,8 @@ var refusals = []struct {
 		"Secret kube-system/jfs has a metaurl with a line break or another control character in it (data[metaurl]); write it as scheme://address, as in redis://:password@host:6379/1"},
 	{"metaurl without address", func(c *cluster) { c.key("metaurl", "redis://") }, ReasonSecretInvalid, false,
 		"Secret kube-system/jfs has a metaurl without an address (data[metaurl]); write it as scheme://address, as in redis://:password@host:6379/1"},
-	{"metaurl with a strange scheme", func(c *cluster) { c.key("metaurl", "my password://host") }, ReasonSecretInvalid, false,
-		"Secret kube-system/jfs has a metaurl whose part before :// is not the name of a metadata engine (data[metaurl]); write it as scheme://address, as in redis://:password@host:6379/1"},
+	{"metaurl of an unknown engine", func(c *cluster) { c.key("metaurl", "nosuchengine://user:hunter2@host/1") }, ReasonSecretInvalid, false,
+		"Secret kube-system/jfs has a metaurl of a metadata engine that JuiceFS does not know; it knows redis, rediss, unix, sqlite3, mysql, postgres, tikv, etcd, fdb, badger, memkv (data[metaurl]); write it as scheme://address, as in redis://:password@host:6379/1"},
 	{"SQLite out of sight", func(c *cluster) { c.key("metaurl", "sqlite3:///data/meta.db") }, ReasonSecretInvalid, false,
 		"Secret kube-system/jfs has a SQLite file as metaurl that the client cannot see (data[metaurl]); give an absolute path, and its directory in the PersistentVolume's attribute juicefs/host-path"},
 	{"bucket out of sight", func(c *cluster) { c.key("storage", "file"); c.key("bucket", "/data/bucket") }, ReasonSecretInvalid, false,
@@ -173,13 +173,13 @@ var refusals = []struct {
 	{"buffer over memory", func(c *cluster) { c.attrs(attrMemoryLimit, "1Gi", attrMountOptions, "buffer-size=2048") }, ReasonAttributeInvalid, false,
 		`PersistentVolume pv-data has a buffer-size of 2048 MiB, more than the sidecar's memory limit of 1Gi (buffer-size); lower it, or raise juicefs/mount-memory-limit`},
 	{"path without passthrough", func(c *cluster) { c.attrs(attrPath, "/srv") }, ReasonAttributeInvalid, false,
-		"PersistentVolume pv-data names a directory of the host for client juicefs (spec.csi.volumeAttributes[sidemount.io/path]); set sidemount.io/client: passthrough, or remove sidemount.io/path"},
+		"PersistentVolume pv-data names a directory of the host for client juicefs (spec.csi.volumeAttributes[path]); set sidemount.io/client: passthrough, or remove path"},
 	{"passthrough without path", func(c *cluster) { c.attrs(attrClient, "passthrough") }, ReasonAttributeInvalid, false,
-		"PersistentVolume pv-data names no directory for client passthrough (spec.csi.volumeAttributes[sidemount.io/path]); set sidemount.io/path to an absolute path of the host"},
+		"PersistentVolume pv-data names no directory for client passthrough (spec.csi.volumeAttributes[path]); set path to an absolute path of the host"},
 	{"passthrough of two", func(c *cluster) { c.attrs(attrClient, "passthrough", attrPath, "/a,/b") }, ReasonAttributeInvalid, false,
-		"PersistentVolume pv-data has a directory with a comma in its path (spec.csi.volumeAttributes[sidemount.io/path]); name one directory"},
+		"PersistentVolume pv-data has a directory with a comma in its path (spec.csi.volumeAttributes[path]); name one directory"},
 	{"passthrough upwards", func(c *cluster) { c.attrs(attrClient, "passthrough", attrPath, "/a/..") }, ReasonAttributeInvalid, false,
-		`PersistentVolume pv-data has a directory that has ".." in its path (spec.csi.volumeAttributes[sidemount.io/path]); write an absolute path of the host`},
+		`PersistentVolume pv-data has a directory that has ".." in its path (spec.csi.volumeAttributes[path]); write an absolute path of the host`},
 	{"passthrough with subPath", func(c *cluster) { c.attrs(attrClient, "passthrough", attrPath, "/a", attrSubPath, "b") }, ReasonAttributeInvalid, false,
 		"PersistentVolume pv-data sets subPath, which client passthrough does not know (spec.csi.volumeAttributes[subPath]); remove it"},
 	{"raw block in the pod", func(c *cluster) {
@@ -192,7 +192,7 @@ var refusals = []struct {
 	{"ephemeral claim missing", func(c *cluster) {
 		c.pod.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}
 	}, ReasonClaimNotFound, true,
-		"PersistentVolumeClaim shop/web-data does not exist yet; Kubernetes makes it for the ephemeral volume data of Pod shop/web; wait, and look at the events of the pod if it takes long"},
+		"PersistentVolumeClaim shop/web-data is not found yet; Kubernetes makes it for the ephemeral volume data of Pod shop/web; wait, and look at the events of the pod if it takes long"},
 	{"ephemeral claim of somebody else", func(c *cluster) {
 		c.pod.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}
 		c.claims["shop/web-data"] = c.claim().DeepCopy()
@@ -204,7 +204,7 @@ var refusals = []struct {
 	{"inline without secret", func(c *cluster) { c.inline(nil); c.pod.Spec.Volumes[0].CSI.NodePublishSecretRef = nil }, ReasonSecretNotFound, false,
 		"Pod shop/web names no Secret for the inline volume data, and a juicefs volume cannot be mounted without one (spec.volumes[data].csi.nodePublishSecretRef); name a Secret of namespace shop there"},
 	{"inline with a missing secret", func(c *cluster) { c.inline(nil) }, ReasonSecretNotFound, false,
-		"Secret shop/mine does not exist, and Pod shop/web names it in spec.volumes[data].csi.nodePublishSecretRef; create it in namespace shop, or correct the reference"},
+		"Secret shop/mine is not found, and Pod shop/web names it in spec.volumes[data].csi.nodePublishSecretRef; create it in namespace shop, or correct the reference"},
 	{"inline passthrough", func(c *cluster) { c.inline(map[string]string{attrClient: "passthrough", attrPath: "/etc"}) }, ReasonAttributeInvalid, false,
 		"Pod shop/web asks for client passthrough in an inline volume, which could show any directory of the host (spec.volumes[data].csi.volumeAttributes[sidemount.io/client]); use a PersistentVolume, which an administrator makes"},
 	{"inline with a host path", func(c *cluster) {

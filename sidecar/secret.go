@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,11 +28,11 @@ const (
 // trimmed are the keys whose values never begin or end with white space; a newline at their end comes from "echo | base64".
 var trimmed = []string{keyName, keyMetaURL, keyStorage, keyBucket, "access-key", "secret-key", "session-token", keyToken}
 
-var (
-	// fileSystemName is what JuiceFS accepts as a name when it formats.
-	fileSystemName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`)
-	scheme         = regexp.MustCompile(`^[a-z][a-z0-9+.-]*$`)
-)
+// fileSystemName is what JuiceFS accepts as a name when it formats.
+var fileSystemName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`)
+
+// engines are the schemes of all metadata engines of JuiceFS. Which of them a client has is for the client to say.
+var engines = []string{"redis", "rediss", "unix", "sqlite3", "mysql", "postgres", "tikv", "etcd", "fdb", "badger", "memkv"}
 
 // secret reads a Secret; why says who needs it.
 func (r *Resolver) secret(ctx context.Context, namespace, name, why string) (map[string]string, error) {
@@ -39,7 +40,7 @@ func (r *Resolver) secret(ctx context.Context, namespace, name, why string) (map
 	s, err := r.objects.Secret(ctx, namespace, name)
 	if apierrors.IsNotFound(err) {
 		return nil, &Error{
-			Reason: ReasonSecretNotFound, Object: object, Message: "does not exist, and " + why,
+			Reason: ReasonSecretNotFound, Object: object, Message: "is not found, and " + why,
 			Cure: "create it in namespace " + namespace + ", or correct the reference",
 		}
 	}
@@ -136,8 +137,8 @@ func metaURL(in string) (url, problem string) {
 	if rest == "" {
 		return "", "has a metaurl without an address"
 	}
-	if !scheme.MatchString(head) {
-		return "", "has a metaurl whose part before :// is not the name of a metadata engine"
+	if !slices.Contains(engines, head) {
+		return "", "has a metaurl of a metadata engine that JuiceFS does not know; it knows " + strings.Join(engines, ", ")
 	}
 	return in, ""
 }

@@ -75,8 +75,9 @@ func (s *supervisor) run(ctx context.Context) error {
 		}
 	}
 	s.view.Phase = wire.Terminated
+	s.view.Flushed = s.view.Flushed || s.held == nil || !s.held.taken
 	s.send(wire.Message{Type: wire.Closed, Client: &s.view})
-	if s.held != nil && s.held.taken && !s.view.Flushed {
+	if !s.view.Flushed {
 		return ErrUnflushed
 	}
 	return nil
