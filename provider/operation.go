@@ -23,16 +23,17 @@ func (a *actor) begin(ctx context.Context, key string, op operation, timeout tim
 	ctx, op.cancel = context.WithTimeout(ctx, timeout)
 	a.ops[key] = &op
 	a.wg.Go(func() {
-		defer op.cancel()
 		apply := work(ctx)
 		a.box.post(func(m *mail) {
 			m.results = append(m.results, func() {
 				if a.ops[key] == &op {
 					delete(a.ops, key)
 				}
+				// What is applied asks the context whether the operation was cancelled, so the context is released after it.
 				if apply != nil {
 					apply()
 				}
+				op.cancel()
 			})
 		})
 	})
