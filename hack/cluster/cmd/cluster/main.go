@@ -39,7 +39,7 @@ func commands() []command {
 // hidden subcommands are what this program starts itself as.
 func hidden() []command {
 	return []command{
-		{machine.InitCommand, "", func(_ context.Context, args []string) error { return machine.Init(args[0]) }},
+		{machine.InitCommand, "", func(context.Context, []string) error { return machine.Init(os.Stdin) }},
 		{machine.DetachCommand, "", func(context.Context, []string) error { return machine.Detach(os.Stdin, os.Stdout) }},
 		{cluster.RegistryCommand, "", runRegistry},
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sidemount/sidemount/hack/cluster/internal/cgroup"
 	"github.com/sidemount/sidemount/hack/cluster/internal/machine"
@@ -43,7 +44,11 @@ func open(ctx context.Context, name string, progress io.Writer) (*Cluster, error
 	if err != nil {
 		return nil, err
 	}
+	waiting := time.AfterFunc(2*time.Second, func() {
+		fmt.Fprintf(progress, "waiting for another command that works on cluster %s\n", name)
+	})
 	unlock, err := machine.Lock(ctx, "cluster-"+name)
+	waiting.Stop()
 	if err != nil {
 		return nil, err
 	}

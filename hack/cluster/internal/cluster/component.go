@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/sidemount/sidemount/hack/cluster/internal/machine"
-	"github.com/sidemount/sidemount/hack/cluster/internal/process"
 	"github.com/sidemount/sidemount/hack/cluster/internal/wait"
 )
 
@@ -116,8 +114,3 @@ func tail(file string, lines int) string {
 	}
 	return "  " + strings.Join(all, "\n  ")
 }
-
-// alive tells whether the machine of the state still runs.
-func (s *State) alive() bool { return s.Machine != process.Ref{} && s.Machine.Alive() }
-
-func (s *State) bin(name string) string { return filepath.Join(s.Bin, name) }

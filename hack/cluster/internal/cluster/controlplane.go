@@ -103,6 +103,9 @@ func (c *Cluster) controllersProgram(cr *credentials) program {
 			"--root-ca-file=" + cr.ca.Cert,
 			"--cluster-signing-cert-file=" + cr.ca.Cert,
 			"--cluster-signing-key-file=" + cr.ca.Key,
+			// With the default of 20 requests a second it takes 4 s until the first service account exists.
+			"--kube-api-qps=200",
+			"--kube-api-burst=400",
 			"--allocate-node-cidrs=false", // host-local has one range for all nodes
 			"--service-cluster-ip-range=" + serviceCIDR,
 			"--profiling=false",

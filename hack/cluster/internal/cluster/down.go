@@ -47,7 +47,7 @@ func (c *Cluster) down(ctx context.Context) error {
 		return err
 	}
 	_ = os.Remove(filepath.Dir(c.state.Dir)) // if it is empty now
-	if err := os.Remove(filepath.Join(listDir, c.state.Name)); err != nil {
+	if err := os.RemoveAll(filepath.Join(listDir, c.state.Name)); err != nil {
 		return err
 	}
 	if others, err := List(); err == nil && len(others) == 0 {
@@ -88,8 +88,10 @@ func (c *Cluster) destroy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	connections := c.fuseConnections()
-	if err := c.state.Machine.Signal(unix.SIGKILL); err != nil && !errors.Is(err, process.ErrGone) {
-		return err
+	if c.state.alive() {
+		if err := c.state.Machine.Signal(unix.SIGKILL); err != nil && !errors.Is(err, process.ErrGone) {
+			return err
+		}
 	}
 	if err := c.emptied(ctx, 5*time.Second); err != nil {
 		// A process that waits for a FUSE server in a way that no signal ends: take the server away.
@@ -109,9 +111,6 @@ func (c *Cluster) destroy(ctx context.Context) error {
 
 // emptied waits until no process is left in the pid namespace.
 func (c *Cluster) emptied(ctx context.Context, timeout time.Duration) error {
-	if c.state.PIDNamespace == 0 {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return wait.Until(ctx, 50*time.Millisecond, func(context.Context) error {
@@ -127,6 +126,9 @@ func (c *Cluster) emptied(ctx context.Context, timeout time.Duration) error {
 
 // leftProcesses are those in the machine's pid namespace.
 func (c *Cluster) leftProcesses() []int {
+	if c.state.BootID != bootID() {
+		return nil
+	}
 	return process.InNamespace(c.state.PIDNamespace, c.state.Machine)
 }
 

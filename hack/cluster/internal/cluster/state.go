@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/sidemount/sidemount/hack/cluster/internal/machine"
 	"github.com/sidemount/sidemount/hack/cluster/internal/pki"
@@ -24,6 +25,8 @@ type State struct {
 	Dir string `json:"dir"`
 	Bin string `json:"bin"`
 
+	// BootID is that of the kernel on which the processes were started: on another one their pids mean nothing.
+	BootID string `json:"bootID"`
 	// Machine is the process whose end is the end of all others.
 	Machine      process.Ref `json:"machine"`
 	PIDNamespace uint64      `json:"pidNamespace"`
@@ -111,13 +114,18 @@ func List() ([]string, error) {
 	return names, err
 }
 
-// Load reads the state of the named cluster.
+// Load reads the state of the named cluster. One in the default place is found without the list too, which a reboot
+// empties.
 func Load(name string) (*State, error) {
 	dir, err := os.Readlink(filepath.Join(listDir, name))
-	if err != nil {
-		return nil, fmt.Errorf("cluster %q: %w", name, ErrNotFound)
+	listed := err == nil
+	if !listed {
+		dir = filepath.Join(DefaultDir, name)
 	}
 	b, err := os.ReadFile(statePath(dir))
+	if !listed && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cluster %q: %w", name, ErrNotFound)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read state of cluster %q: %w", name, err)
 	}
@@ -153,8 +161,18 @@ func (s *State) enlist() error {
 	return os.Symlink(s.Dir, link)
 }
 
+// alive tells whether the machine of the state still runs.
+func (s *State) alive() bool { return s.BootID == bootID() && s.Machine.Alive() }
+
+// bootID is new with every start of the kernel.
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+}
+
 func (s *State) link() machine.Link { return machine.Link{Slot: s.Slot} }
 func (s *State) path(elem ...string) string {
 	return filepath.Join(append([]string{s.Dir}, elem...)...)
 }
-func (s *State) pki() string { return s.path("pki") }
+func (s *State) bin(name string) string { return filepath.Join(s.Bin, name) }
+func (s *State) pki() string            { return s.path("pki") }

@@ -2,20 +2,16 @@ package cluster
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/sidemount/sidemount/hack/cluster/internal/build"
 	"github.com/sidemount/sidemount/hack/cluster/internal/image"
-	"github.com/sidemount/sidemount/hack/cluster/internal/machine"
 	"github.com/sidemount/sidemount/hack/cluster/internal/pki"
-	"github.com/sidemount/sidemount/hack/cluster/internal/process"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -73,9 +69,12 @@ func Up(ctx context.Context, o UpOptions, progress io.Writer) (*State, error) {
 	return c.state, nil
 }
 
-func (o UpOptions) check() error {
+func (o *UpOptions) check() error {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		return fmt.Errorf("this host has no /dev/fuse, without which no file system can be served")
+	}
+	if err := o.Process.check(); err != nil {
+		return err
 	}
 	if missing := build.Missing(o.Bin); missing != "" {
 		return fmt.Errorf("%s is missing; run `cluster build` first", missing)
@@ -89,95 +88,6 @@ func (o UpOptions) check() error {
 		}
 	}
 	return nil
-}
-
-// makeMachine makes everything that is neither Kubernetes nor a node. The intent is on disk before the first process.
-func (c *Cluster) makeMachine(ctx context.Context, o UpOptions) error {
-	dir := o.Dir
-	if dir == "" {
-		dir = filepath.Join(DefaultDir, o.Name)
-	}
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return err
-	}
-	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return fmt.Errorf("%s is not empty and belongs to no cluster that this host knows; remove it or choose another --dir", dir)
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "log"), 0o755); err != nil {
-		return err
-	}
-	c.state = &State{Name: o.Name, Dir: dir, Bin: o.Bin, Cgroup: "/sidemount-" + o.Name,
-		Components: map[string]Component{}, Nodes: map[string]Node{}}
-	if n := c.state.describeNode(false, maxNodes); len(n.ContainerdSocket) > 100 {
-		return fmt.Errorf("%s is too long: the path of a socket has at most 107 characters", dir)
-	}
-	if err := c.state.save(); err != nil {
-		return err
-	}
-	if err := c.state.enlist(); err != nil {
-		return err
-	}
-	if err := machine.MakeMountPoints(ctx, mountPoints); err != nil {
-		return err
-	}
-	if err := c.cgroups.Create(c.state.Cgroup + "/control"); err != nil {
-		return err
-	}
-	return c.startMachine(ctx)
-}
-
-// kubeletSysctls are the values that a kubelet sets when it finds others. They are the kernel's, not a namespace's: what
-// the machine sees instead is a file with the value, and the host keeps its own.
-var kubeletSysctls = map[string]string{
-	"/proc/sys/vm/overcommit_memory":      "1\n",
-	"/proc/sys/vm/panic_on_oom":           "0\n",
-	"/proc/sys/kernel/panic":              "10\n",
-	"/proc/sys/kernel/panic_on_oops":      "1\n",
-	"/proc/sys/kernel/keys/root_maxkeys":  "1000000\n",
-	"/proc/sys/kernel/keys/root_maxbytes": "25000000\n",
-}
-
-func (c *Cluster) startMachine(ctx context.Context) error {
-	scratch := c.state.path("files")
-	if err := os.MkdirAll(scratch, 0o755); err != nil {
-		return err
-	}
-	first, err := machine.Start(machine.Options{
-		Hostname: c.state.Name,
-		Self:     c.self,
-		Pause:    c.state.bin("pause"),
-		Log:      c.state.path("log", "machine.log"),
-		Files:    kubeletSysctls,
-		Scratch:  scratch,
-	})
-	if err != nil {
-		return err
-	}
-	ns, err := process.PIDNamespace(first.PID)
-	if err != nil {
-		return err
-	}
-	if err := c.update(func(s *State) { s.Machine, s.PIDNamespace = first, ns }); err != nil {
-		return err
-	}
-	if err := c.cgroups.Join(c.state.Cgroup+"/control", first.PID); err != nil {
-		return err
-	}
-	link, err := machine.Connect(ctx, first)
-	if err != nil {
-		return err
-	}
-	return c.update(func(s *State) { s.address(link) })
-}
-
-// address fills in what follows from the slot.
-func (s *State) address(l machine.Link) {
-	s.Slot, s.Device, s.HostAddress, s.Address = l.Slot, l.Device(), l.HostAddress(), l.Address(2)
-	s.Server = "https://" + net.JoinHostPort(s.Address, "6443")
-	s.Kubeconfig, s.Kubectl, s.CA = s.path("kubeconfig"), s.path("kubectl"), s.path("pki", "ca.crt")
-	s.Registry = Registry{Address: net.JoinHostPort(s.Address, "5000")}
-	s.AuthRegistry = Registry{Address: net.JoinHostPort(s.Address, "5001"), Username: "sidemount", Password: rand.Text()}
 }
 
 // run starts whatever is missing. The order is etcd, API server, all others; nodes, the registry and its images need no
@@ -208,10 +118,9 @@ func (c *Cluster) run(ctx context.Context, o UpOptions, timer *timer) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if err := c.startKubelets(ctx, o); err != nil {
+	if err := c.startRest(ctx, o, timer); err != nil {
 		return err
 	}
-	timer.done("nodes ready")
 	return c.startVirtualProcesses(ctx, o.Process, timer)
 }
 
@@ -292,29 +201,40 @@ func (c *Cluster) startControlPlane(ctx context.Context, o UpOptions, cr *creden
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	timer.done("controllers, scheduler")
-	return c.defaultServiceAccount(ctx, 30*time.Second)
+	timer.done("controllers, scheduler, manifests")
+	return nil
 }
 
-// startKubelets starts the kubelets, and kube-proxy, which waits for a Node object: only a kubelet makes one for sure.
-func (c *Cluster) startKubelets(ctx context.Context, o UpOptions) error {
+// startRest starts what needs the API server and the nodes' containerd: the kubelets, and kube-proxy, which waits for a
+// Node object, and only a kubelet makes one for sure.
+func (c *Cluster) startRest(ctx context.Context, o UpOptions, timer *timer) error {
 	g, ctx := errgroup.WithContext(ctx)
-	if o.Nodes > 0 {
-		g.Go(func() error { return c.ensure(ctx, c.proxyProgram()) })
-	} else if o.Virtual > 0 {
-		g.Go(func() error { return c.start(ctx, c.proxyProgram()) })
-	}
-	for _, name := range c.state.NodeNames() {
-		n := c.node(name)
-		if n.Virtual {
-			continue
-		}
+	timed := func(phase string, f func() error) {
 		g.Go(func() error {
-			if err := c.writeKubeletConfig(n); err != nil {
-				return err
+			err := f()
+			if err == nil {
+				timer.done(phase)
 			}
-			return c.ensure(ctx, c.kubeletProgram(n))
+			return err
 		})
 	}
+	if o.Nodes > 0 {
+		timed("kube-proxy", func() error { return c.ensure(ctx, c.proxyProgram()) })
+	} else if o.Virtual > 0 {
+		timed("kube-proxy started", func() error { return c.start(ctx, c.proxyProgram()) })
+	}
+	timed("default service account", func() error { return c.defaultServiceAccount(ctx, 30*time.Second) })
+	for _, name := range c.state.NodeNames() {
+		if n := c.node(name); !n.Virtual {
+			timed(name+" ready", func() error { return c.startKubelet(ctx, n) })
+		}
+	}
 	return g.Wait()
+}
+
+func (c *Cluster) startKubelet(ctx context.Context, n Node) error {
+	if err := c.writeKubeletConfig(n); err != nil {
+		return err
+	}
+	return c.ensure(ctx, c.kubeletProgram(n))
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,15 @@ func (p VirtualProcess) argv(s *State, n Node) []string {
 		argv = append(argv, "--agent", p.Agent)
 	}
 	return append(argv, p.Args...)
+}
+
+// with returns p with what o sets.
+func (p VirtualProcess) with(o VirtualProcess) VirtualProcess {
+	p.Program, p.Agent = cmp.Or(o.Program, p.Program), cmp.Or(o.Agent, p.Agent)
+	if len(o.Args) > 0 {
+		p.Args = o.Args
+	}
+	return p
 }
 
 // check makes the paths absolute: the process starts in another directory.
@@ -89,20 +99,18 @@ func (c *Cluster) startVirtualProcesses(ctx context.Context, p VirtualProcess, t
 	return err
 }
 
-// startVirtual starts the process of one node unless it runs, with p, or as it was started before when p is empty.
+// startVirtual starts the process of one node unless it runs, as before but for what p sets.
 func (c *Cluster) startVirtual(ctx context.Context, name string, p VirtualProcess) error {
-	if p.Program != "" {
-		if err := p.check(); err != nil {
-			return err
-		}
-		err := c.update(func(s *State) {
-			n := s.Nodes[name]
-			n.Process = p
-			s.Nodes[name] = n
-		})
-		if err != nil {
-			return err
-		}
+	if err := p.check(); err != nil {
+		return err
+	}
+	err := c.update(func(s *State) {
+		n := s.Nodes[name]
+		n.Process = n.Process.with(p)
+		s.Nodes[name] = n
+	})
+	if err != nil {
+		return err
 	}
 	n := c.node(name)
 	if n.Process.Program == "" {

@@ -3,6 +3,7 @@ package machine
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,19 +15,20 @@ import (
 // statusFD is the descriptor on which Init reports what went wrong; it closes without a word when all is well.
 const statusFD = 3
 
-// Init is the first process of a new machine: it prepares the namespaces and becomes pause. It returns only on error.
-func Init(spec string) error {
+// Init is the first process of a new machine: it reads its Options, prepares the namespaces and becomes pause. It returns
+// only on error; no Options are one.
+func Init(orders io.Reader) error {
 	unix.CloseOnExec(statusFD)
 	status := os.NewFile(statusFD, "status")
-	err := initMachine(spec)
+	err := initMachine(orders)
 	fmt.Fprint(status, err)
 	return err
 }
 
-func initMachine(spec string) error {
+func initMachine(orders io.Reader) error {
 	var o Options
-	if err := json.Unmarshal([]byte(spec), &o); err != nil {
-		return err
+	if err := json.NewDecoder(orders).Decode(&o); err != nil {
+		return fmt.Errorf("read orders: %w", err)
 	}
 	if err := unix.Sethostname([]byte(o.Hostname)); err != nil {
 		return fmt.Errorf("set host name: %w", err)

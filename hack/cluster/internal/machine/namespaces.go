@@ -15,13 +15,26 @@ const joined = unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.C
 // f itself keeps the pid that it has. f must not start goroutines that count on the namespaces.
 func Do(holder process.Ref, f func() error) error {
 	result := make(chan error, 1)
-	go func() {
-		// The thread cannot go back to where it came from. It stays locked, so that it ends with the goroutine instead
-		// of serving others.
-		runtime.LockOSThread()
-		result <- enter(holder, f)
-	}()
+	go onThrowawayThread(func() { result <- enter(holder, f) })
 	return <-result
+}
+
+// onThrowawayThread calls f on a thread that ends with the calling goroutine, because it cannot go back to the namespaces
+// that it came from. The first thread of a process does not end, it would keep the namespaces alive as long as the process
+// lives: when the goroutine happens to be on that one, it holds it back and lets another take over.
+func onThrowawayThread(f func()) {
+	runtime.LockOSThread() // never unlocked, which is what ends the thread
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	defer runtime.UnlockOSThread()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		onThrowawayThread(f)
+	}()
+	<-done
 }
 
 func enter(holder process.Ref, f func() error) error {

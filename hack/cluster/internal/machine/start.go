@@ -32,8 +32,10 @@ type Options struct {
 // InitCommand is the hidden subcommand in which a new machine sets itself up.
 const InitCommand = "machine-init"
 
-// Start creates the namespaces and returns their first process, set up and ready for Do and Launch.
-func Start(o Options) (process.Ref, error) {
+// Start creates the namespaces and returns their first process, set up and ready for Do and Launch. It calls record with
+// the process before that does anything, so that a caller that dies at any moment leaves no machine behind that no state
+// file knows: the process ends by itself when it gets no answer.
+func Start(o Options, record func(process.Ref) error) (process.Ref, error) {
 	spec, err := json.Marshal(o)
 	if err != nil {
 		return process.Ref{}, err
@@ -49,23 +51,36 @@ func Start(o Options) (process.Ref, error) {
 	}
 	defer ready.Close()
 
-	cmd := exec.Command(o.Self, InitCommand, string(spec))
+	cmd := exec.Command(o.Self, InitCommand)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{status}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setsid:     true,
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 	}
-	err = cmd.Start()
+	orders, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
 	status.Close()
 	if err != nil {
 		return process.Ref{}, fmt.Errorf("create namespaces: %w", err)
 	}
 	go cmd.Wait() // reaps it if it ends before this program does
 
+	ref, err := process.Lookup(cmd.Process.Pid)
+	if err == nil {
+		err = record(ref)
+	}
+	if err == nil {
+		_, err = orders.Write(spec)
+	}
+	orders.Close()
+	if err != nil {
+		return process.Ref{}, err
+	}
 	// Init closes its end by becoming pause, and writes into it only what went wrong.
 	if msg, err := io.ReadAll(ready); err != nil || len(msg) > 0 {
-		_ = cmd.Process.Kill()
 		return process.Ref{}, fmt.Errorf("set up machine: %s", msg)
 	}
-	return process.Lookup(cmd.Process.Pid)
+	return ref, nil
 }

@@ -12,21 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process holds the flags that say what a virtual node runs.
-type process struct {
+// virtualProcess holds the flags that say what a virtual node runs.
+type virtualProcess struct {
 	program, agent string
 	args           list
 }
 
-func processFlags(f *flag.FlagSet) *process {
-	p := &process{}
+func processFlags(f *flag.FlagSet) *virtualProcess {
+	p := &virtualProcess{}
 	f.StringVar(&p.program, "sidemount", "", "`program` to start on virtual nodes (default: none, only containerd)")
 	f.StringVar(&p.agent, "sidemount-agent", "", "agent `program` to hand to it")
 	f.Var(&p.args, "virtual-node-arg", "`argument` to append to its command line; may be repeated")
 	return p
 }
 
-func (p *process) value() cluster.VirtualProcess {
+func (p *virtualProcess) value() cluster.VirtualProcess {
 	return cluster.VirtualProcess{Program: p.program, Agent: p.agent, Args: p.args}
 }
 
