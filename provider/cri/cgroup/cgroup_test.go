@@ -148,11 +148,12 @@ func TestUnifiedTree(t *testing.T) {
 
 func TestLegacyTreeInheritsCpusets(t *testing.T) {
 	root := t.TempDir()
-	fake(t, filepath.Join(root, "cpuset"), map[string]string{"tasks": "", "cpuset.cpus": "0-3", "cpuset.mems": "0"})
+	fake(t, filepath.Join(root, "cpuset"), map[string]string{"cgroup.procs": "", "cpuset.cpus": "0-3", "cpuset.mems": "0"})
 	fake(t, filepath.Join(root, "cpuset", "node"), map[string]string{"cpuset.cpus": "", "cpuset.mems": "\n"})
 	pod := filepath.Join(root, "cpuset", "node", "pod"+string(uid))
 	fake(t, pod, map[string]string{"cpuset.cpus": "1", "cpuset.mems": ""})
-	fake(t, filepath.Join(root, "unified"), map[string]string{"cgroup.procs": ""})
+	fake(t, filepath.Join(root, "unified"), map[string]string{"cgroup.procs": "", controllersFile: "hugetlb"})
+	fake(t, filepath.Join(root, "elsewhere"), nil)
 	if err := os.Symlink("cpuset", filepath.Join(root, "alias")); err != nil {
 		t.Fatal(err)
 	}
@@ -169,8 +170,18 @@ func TestLegacyTreeInheritsCpusets(t *testing.T) {
 	if cpus, mems := content(t, pod, "cpuset.cpus"), content(t, pod, "cpuset.mems"); cpus != "1" || mems != "0" {
 		t.Errorf("the pod has CPUs %q and memory nodes %q; want its own and the inherited", cpus, mems)
 	}
-	if _, err := os.Stat(filepath.Join(root, "unified", "node")); !errors.Is(err, os.ErrNotExist) {
-		t.Error("a group was made in a hierarchy that is not version 1")
+	if _, err := os.Stat(filepath.Join(root, "elsewhere", "node")); !errors.Is(err, os.ErrNotExist) {
+		t.Error("a group was made in what is no hierarchy")
+	}
+	runtimes := filepath.Join(root, "unified", "node", "pod"+string(uid), "container")
+	fake(t, runtimes, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := m.Remove(ctx, uid); !errors.Is(err, ErrBusy) {
+		t.Errorf("Remove: %v; want ErrBusy, because plain directories keep their files", err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "unified", "node", "pod"+string(uid))); !errors.Is(err, os.ErrNotExist) {
+		t.Error("a runtime's group beside version 1 was left")
 	}
 }
 

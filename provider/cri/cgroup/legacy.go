@@ -15,8 +15,9 @@ type legacy struct {
 	hierarchies []string
 }
 
-// newLegacy finds the hierarchies by a file that only version 1 has. Links such as cpu → cpu,cpuacct are left out, since they
-// lead to the same.
+// newLegacy finds the hierarchies by a file that every group has. Links such as cpu → cpu,cpuacct are left out, since they lead to
+// the same. A hierarchy of version 2 beside the others, which limits nothing, is among them: runtimes make groups there too, and
+// nobody else would remove them.
 func newLegacy(root string) (*legacy, error) {
 	entries, err := os.ReadDir(root)
 	if err != nil {
@@ -25,7 +26,7 @@ func newLegacy(root string) (*legacy, error) {
 	t := &legacy{}
 	for _, e := range entries {
 		dir := filepath.Join(root, e.Name())
-		if _, err := os.Stat(filepath.Join(dir, "tasks")); err == nil && e.IsDir() {
+		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil && e.IsDir() {
 			t.hierarchies = append(t.hierarchies, dir)
 		}
 	}

@@ -136,10 +136,8 @@ func (m *Manager) Remove(ctx context.Context, uid types.UID) error {
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
 	name := m.Name(uid)
-	for _, dir := range m.tree.dirs(name) {
-		if err := removeTree(ctx, dir); err != nil {
-			return fmt.Errorf("remove control group %s: %w", name, err)
-		}
+	if err := removeTrees(ctx, m.tree.dirs(name)); err != nil {
+		return fmt.Errorf("remove control group %s: %w", name, err)
 	}
 	return nil
 }
@@ -165,13 +163,17 @@ func (m *Manager) Pods() ([]types.UID, error) {
 	return slices.Compact(uids), nil
 }
 
-// removeTree removes the groups below dir and then dir. The kernel refuses while there are processes, which for a container
-// that has just ended passes within milliseconds.
-func removeTree(ctx context.Context, dir string) error {
+// removeTrees removes the groups below each of dirs and then these. The kernel refuses while there are processes, which for a
+// container that has just ended passes within milliseconds.
+func removeTrees(ctx context.Context, dirs []string) error {
 	ticker := time.NewTicker(removeInterval)
 	defer ticker.Stop()
 	for {
-		err := tryRemove(dir)
+		var errs []error
+		for _, dir := range dirs {
+			errs = append(errs, tryRemove(dir))
+		}
+		err := errors.Join(errs...)
 		if err == nil || !errors.Is(err, ErrBusy) {
 			return err
 		}
