@@ -122,38 +122,45 @@ func (w *watched) stream(ctx context.Context, options metav1.ListOptions, versio
 	}
 	defer stream.Stop()
 	received := false
-	for event := range stream.ResultChan() {
+	for {
+		var event watch.Event
+		var ok bool
+		select {
+		case event, ok = <-stream.ResultChan():
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+		switch {
+		case !ok && !received && time.Since(began) < time.Second:
+			// A server that ends watches at once must be met with a growing delay.
+			return "", fmt.Errorf("watch %s %s/%s: ended at once", w.ref.kind, w.ref.namespace, w.ref.name)
+		case !ok:
+			return version, nil
+		}
 		received = true
-		if event.Type == watch.Error {
-			return "", apierrors.FromObject(event.Object)
-		}
-		o, ok := event.Object.(metav1.Object)
-		if !ok {
-			return "", fmt.Errorf("watch %s %s/%s: unexpected %T", w.ref.kind, w.ref.namespace, w.ref.name, event.Object)
-		}
-		if err := w.receive(event.Type, o); err != nil {
+		if version, err = w.receive(event); err != nil {
 			return "", err
 		}
-		version = o.GetResourceVersion()
 	}
-	if !received && time.Since(began) < time.Second {
-		// A server that ends watches at once must be met with a growing delay.
-		return "", fmt.Errorf("watch %s %s/%s: ended at once", w.ref.kind, w.ref.namespace, w.ref.name)
-	}
-	return version, nil
 }
 
-func (w *watched) receive(event watch.EventType, o metav1.Object) error {
-	if o.GetName() != w.ref.name {
-		return nil // a bookmark, or a server that ignores field selectors
+// receive takes note of an event and returns the version that it is of.
+func (w *watched) receive(event watch.Event) (version string, err error) {
+	if event.Type == watch.Error {
+		return "", apierrors.FromObject(event.Object)
 	}
-	switch event {
-	case watch.Added, watch.Modified:
-		return w.set(o)
-	case watch.Deleted:
-		return w.set(nil)
+	o, ok := event.Object.(metav1.Object)
+	if !ok {
+		return "", fmt.Errorf("watch %s %s/%s: unexpected %T", w.ref.kind, w.ref.namespace, w.ref.name, event.Object)
 	}
-	return nil
+	switch {
+	case o.GetName() != w.ref.name: // a bookmark, or a server that ignores field selectors
+	case event.Type == watch.Added, event.Type == watch.Modified:
+		err = w.set(o)
+	case event.Type == watch.Deleted:
+		err = w.set(nil)
+	}
+	return o.GetResourceVersion(), err
 }
 
 func (w *watched) find(items []metav1.Object) metav1.Object {

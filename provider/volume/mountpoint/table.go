@@ -10,16 +10,18 @@ import (
 	"strings"
 )
 
-// Below returns the mount points in dir and below it in this process's mount namespace, deepest first; one with several
-// mounts on top of each other stands there once for each. It reads the mount table only, never the file systems.
+// Below returns the mount points at dir and below it in this process's mount namespace, deepest first; one with several
+// mounts on top of each other stands there once for each. dir itself must not be a symbolic link; it is not looked at, since
+// the file system that is mounted there may not answer.
 func Below(dir string) ([]string, error) {
-	real, err := filepath.EvalSymlinks(dir)
+	real, err := filepath.EvalSymlinks(filepath.Dir(dir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
+	real = filepath.Join(real, filepath.Base(dir))
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
