@@ -3,15 +3,24 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/sidemount/sidemount/mount"
+	"github.com/sidemount/sidemount/mount/fuse"
 )
 
 // Options of a broker.
 type Options struct {
-	// RunDir holds the sessions' sockets, one directory per session. It must be on a file system that keeps sockets and may
-	// vanish at a reboot. Default /run/sidemount.
+	// RunDir holds the sessions' sockets, one directory per session. It must be on a file system that keeps sockets and may vanish at a reboot. Default
+	// /run/sidemount.
 	RunDir string
 	// StateDir holds the journal of sessions. It must survive a restart of the broker. Default /var/lib/sidemount/sessions.
 	StateDir string
@@ -19,99 +28,193 @@ type Options struct {
 	AgentPath string
 	// OnEvent is called on every change of a session, one call at a time, and must not block. nil: nobody listens.
 	OnEvent func(Event)
-	// Reconnect is how long a session may wait for its agent after a restart of the broker before it counts as lost.
-	// Default 30 s.
+	// Reconnect is how long a session may wait for its agent after a restart of the broker before it counts as lost. Default 30 s.
 	Reconnect time.Duration
-	// Liveness is the pause between two checks whether a client hangs. Default 10 s.
+	// Liveness is the pause between two checks whether a client hangs. A client that does not run at all is replaced after two to three of them. Default 10 s.
 	Liveness time.Duration
+	// Stuck is how long a client may leave requests unanswered, and not answer a probe either, before it is replaced although it runs. It should be
+	// longer than an outage of the volume's back end that the client sits out by itself. Default 2 min.
+	Stuck time.Duration
+	// ProbeTimeout is how long a probe of a mount may take. Default 10 s.
+	ProbeTimeout time.Duration
+	// Log receives what happens. Default logrus.StandardLogger().
+	Log logrus.FieldLogger
 }
 
-// Request asks for a session.
-type Request struct {
-	// ID names the session on this node.
-	ID mount.SessionID
-	// Target is the directory to mount at; it is created if it is missing.
-	Target string
-	// Volume is what the client will serve.
-	Volume mount.Volume
-	// UID and GID are those that the agent must have, and that the mount belongs to.
-	UID, GID uint32
+func (o *Options) setDefaults() {
+	setDefault(&o.RunDir, "/run/sidemount")
+	setDefault(&o.StateDir, "/var/lib/sidemount/sessions")
+	setDefault(&o.Reconnect, 30*time.Second)
+	setDefault(&o.Liveness, 10*time.Second)
+	setDefault(&o.Stuck, 2*time.Minute)
+	setDefault(&o.ProbeTimeout, 10*time.Second)
+	if o.Log == nil {
+		o.Log = logrus.StandardLogger()
+	}
 }
 
-// Session is a snapshot of a session.
-type Session struct {
-	ID     mount.SessionID
-	Volume mount.VolumeID
-	// VolumeName is what the pod calls the volume.
-	VolumeName string
-	Target     string
-	State      mount.State
-	// Ready: a client serves and a real request has been answered since it does.
-	Ready bool
-	// Restarts counts the clients that were started after the first.
-	Restarts int
-	// Failure is why there is no client at the moment, nil if there is or if none has tried yet. It wraps mount.ErrConfig or
-	// mount.ErrUnavailable where the client said so.
-	Failure error
-}
-
-// Reason names what happened to a session, in the form of a Kubernetes event's reason.
-type Reason string
-
-const (
-	// ClientStarted: the session's first client serves.
-	ClientStarted Reason = "ClientStarted"
-	// ClientFailed: a client ended or could not start.
-	ClientFailed Reason = "ClientFailed"
-	// ClientRestarted: a client serves again after another one.
-	ClientRestarted Reason = "ClientRestarted"
-	// SessionLost: both holders were gone; the mount has been aborted and must be opened again.
-	SessionLost Reason = "SessionLost"
-	// SessionClosed: the session has ended in order.
-	SessionClosed Reason = "SessionClosed"
-)
-
-// Event is a change of a session.
-type Event struct {
-	Session    mount.SessionID
-	Volume     mount.VolumeID
-	VolumeName string
-	Reason     Reason
-	// Cause is why the client before ended: "oom", "signal: killed", "exit status 1", "hung".
-	Cause string
-	// Pause is how long requests had to wait, for ClientRestarted.
-	Pause time.Duration
-	// Message is for people.
-	Message string
+func setDefault[T comparable](v *T, to T) {
+	var zero T
+	if *v == zero {
+		*v = to
+	}
 }
 
 // Broker holds the sessions of a node.
-type Broker struct{}
+type Broker struct {
+	o       Options
+	journal *journal
+	control *fuse.Control
+	// adopt hands a new session to Run, which owns its goroutines.
+	adopt chan *session
+	// up is closed when the recorded sessions are restored, down when Run has ended.
+	up, down chan struct{}
 
-// New checks the options and reads the journal.
-func New(o Options) (*Broker, error) { return nil, errors.ErrUnsupported }
+	mu       sync.Mutex // guards sessions
+	sessions map[mount.SessionID]*session
 
-// Run restores the recorded sessions and serves agents until ctx ends. Sessions outlive it.
-func (b *Broker) Run(ctx context.Context) error { return errors.ErrUnsupported }
+	events sync.Mutex // held while OnEvent runs
+}
 
-// Open mounts the session, or returns the one that already has this ID.
-func (b *Broker) Open(ctx context.Context, r Request) (Session, error) {
-	return Session{}, errors.ErrUnsupported
+// New checks the options. The journal is read by Run.
+func New(o Options) (*Broker, error) {
+	if o.AgentPath == "" {
+		return nil, errors.New("the agent's path is not given")
+	}
+	o.setDefaults()
+	return &Broker{
+		o:        o,
+		journal:  &journal{dir: o.StateDir, log: o.Log},
+		adopt:    make(chan *session),
+		up:       make(chan struct{}),
+		down:     make(chan struct{}),
+		sessions: map[mount.SessionID]*session{},
+	}, nil
+}
+
+// Run restores the recorded sessions and serves agents until ctx ends. Sessions outlive it: their agents keep them, and the next broker finds them. It is
+// called once.
+func (b *Broker) Run(ctx context.Context) error {
+	defer close(b.down)
+	if err := b.prepare(); err != nil {
+		return err
+	}
+	defer b.control.Close()
+	var running sync.WaitGroup
+	defer running.Wait()
+	for _, s := range b.restore() {
+		running.Go(func() { s.run(ctx) })
+	}
+	close(b.up)
+	for {
+		select {
+		case s := <-b.adopt:
+			running.Go(func() { s.run(ctx) })
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (b *Broker) prepare() error {
+	for _, dir := range []struct {
+		path string
+		mode os.FileMode
+	}{{b.o.RunDir, 0o755}, {filepath.Join(b.o.RunDir, "sessions"), 0o755}, {b.o.StateDir, 0o700}} {
+		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
+			return fmt.Errorf("prepare the broker's directories: %w", err)
+		}
+	}
+	var err error
+	b.control, err = fuse.OpenControl()
+	return err
+}
+
+var errEnded = errors.New("the broker has ended")
+
+// ready waits until Run has restored what was recorded.
+func (b *Broker) ready(ctx context.Context) error {
+	select {
+	case <-b.down:
+		return errEnded
+	default:
+	}
+	select {
+	case <-b.up:
+		return nil
+	case <-b.down:
+		return errEnded
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the broker: %w", ctx.Err())
+	}
 }
 
 // SocketDir is the directory to bind at /run/sidemount/session in the session's sidecar.
-func (b *Broker) SocketDir(id mount.SessionID) string { return "" }
+func (b *Broker) SocketDir(id mount.SessionID) string {
+	return filepath.Join(b.o.RunDir, "sessions", string(id))
+}
+
+func (b *Broker) find(id mount.SessionID) *session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.sessions[id]
+}
+
+func (b *Broker) forget(s *session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.sessions[s.request.ID] == s {
+		delete(b.sessions, s.request.ID)
+	}
+}
 
 // Status returns the session as it is now, or mount.ErrNotFound.
-func (b *Broker) Status(id mount.SessionID) (Session, error) { return Session{}, errors.ErrUnsupported }
+func (b *Broker) Status(id mount.SessionID) (Session, error) {
+	s := b.find(id)
+	if s == nil {
+		return Session{}, fmt.Errorf("session %s: %w", id, mount.ErrNotFound)
+	}
+	return s.snapshot(), nil
+}
 
 // Sessions returns all sessions as they are now, ordered by ID.
-func (b *Broker) Sessions() []Session { return nil }
+func (b *Broker) Sessions() []Session {
+	b.mu.Lock()
+	all := make([]*session, 0, len(b.sessions))
+	for _, s := range b.sessions {
+		all = append(all, s)
+	}
+	b.mu.Unlock()
+	snapshots := make([]Session, len(all))
+	for i, s := range all {
+		snapshots[i] = s.snapshot()
+	}
+	slices.SortFunc(snapshots, func(a, b Session) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return snapshots
+}
 
-// Wait returns when the session is ready, or with the client's own failure when ctx ends.
-func (b *Broker) Wait(ctx context.Context, id mount.SessionID) error { return errors.ErrUnsupported }
-
-// Close lets the client flush, ends it and unmounts. After grace the connection is aborted. Unknown sessions are closed already.
-func (b *Broker) Close(ctx context.Context, id mount.SessionID, grace time.Duration) error {
-	return errors.ErrUnsupported
+// Wait returns nil when the session is ready. When ctx ends before, the error wraps the client's own failure, if there is one. A session that ends meanwhile is
+// mount.ErrClosed.
+func (b *Broker) Wait(ctx context.Context, id mount.SessionID) error {
+	s := b.find(id)
+	if s == nil {
+		return fmt.Errorf("session %s: %w", id, mount.ErrNotFound)
+	}
+	for {
+		now, changed := s.watch()
+		switch {
+		case now.Ready:
+			return nil
+		case now.State == mount.Closed:
+			return fmt.Errorf("session %s: %w", id, mount.ErrClosed)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if now.Failure != nil {
+				return fmt.Errorf("session %s is not ready: %w", id, now.Failure)
+			}
+			return fmt.Errorf("session %s is not ready (%s): %w", id, now.State, ctx.Err())
+		}
+	}
 }

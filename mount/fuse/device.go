@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -75,4 +77,42 @@ func Resend(dev *os.File) error {
 		return fmt.Errorf("ask for the requests of a dead client: %w", err)
 	}
 	return nil
+}
+
+// Connected tells whether the connection still exists: nobody has aborted it, and its mount has not gone.
+func Connected(dev *os.File) bool {
+	p := []unix.PollFd{{Fd: int32(dev.Fd()), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(p, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		return err == nil && p[0].Revents&unix.POLLERR == 0
+	}
+}
+
+// DeviceOf returns the number of the connection that a file belongs to, as Entry.Device has it. Kernels that do not tell (before 6.18) are not an error: known
+// is false.
+func DeviceOf(dev *os.File) (device uint32, known bool) {
+	b, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(int(dev.Fd())))
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(line, "fuse_connection:"); ok {
+			n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 32)
+			return uint32(n), err == nil
+		}
+	}
+	return 0, false
+}
+
+// IsDevice tells whether a file that came from somebody else is the FUSE device.
+func IsDevice(f *os.File) bool {
+	const misc, fuseMinor = 10, 229
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return false
+	}
+	return st.Mode&unix.S_IFMT == unix.S_IFCHR && unix.Major(st.Rdev) == misc && unix.Minor(st.Rdev) == fuseMinor
 }

@@ -41,12 +41,13 @@ const common = AsyncRead | FileOps | BigWrites | AutoInvalData | ReaddirPlus | P
 
 // FeaturesOf returns the features of a kind of client.
 func FeaturesOf(kind mount.ClientKind) (Features, error) {
-	f := Features{Flags: common | PosixLocks | FlockLocks, MaxWrite: 128 << 10, MaxBackground: 128, CongestionThreshold: 96}
+	f := Features{Flags: common, MaxWrite: 128 << 10, MaxBackground: 128, CongestionThreshold: 96}
 	switch kind {
 	case mount.JuiceFS:
-		f.Flags |= CacheSymlinks
+		f.Flags |= PosixLocks | FlockLocks | CacheSymlinks
 		return f, nil
 	case mount.Passthrough:
+		// The kernel itself keeps this client's locks: they hold on this mount only, and no crash can lose them.
 		return f, nil
 	}
 	return Features{}, fmt.Errorf("client %q is unknown: %w", kind, mount.ErrConfig)

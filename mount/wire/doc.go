@@ -9,6 +9,7 @@
 //	broker → agent    accepted                              the deposit is in safe hands
 //	agent  → broker   state                                 what its client does; repeated on every change
 //	broker → agent    ping ↔ pong                           is the agent alive, and is its client
+//	broker → agent    update                                the volume has changed and no client has ever served it
 //	broker → agent    replace                               kill the client and start another one
 //	broker → agent    close                                 flush, end the client, say closed, exit
 //	agent  → broker   closed

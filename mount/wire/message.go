@@ -34,6 +34,7 @@ const (
 	Refused  Type = "refused"
 	State    Type = "state"
 	Replace  Type = "replace"
+	Update   Type = "update"
 	Close    Type = "close"
 	Closed   Type = "closed"
 	Ping     Type = "ping"
@@ -47,7 +48,7 @@ const (
 
 // files is the exact number of files that travel with a message; a type that is not here does not exist.
 var files = map[Type]int{
-	Hello: 0, Session: 4, Deposit: 3, Accepted: 0, Refused: 0, State: 0, Replace: 0, Close: 0, Closed: 0, Ping: 0, Pong: 0,
+	Hello: 0, Session: 4, Deposit: 3, Accepted: 0, Refused: 0, State: 0, Replace: 0, Update: 0, Close: 0, Closed: 0, Ping: 0, Pong: 0,
 	Config: 2, Ready: 0, Attach: 1, Serving: 0, Failed: 0,
 }
 
@@ -72,6 +73,8 @@ const (
 	CauseConfig      Cause = "config"
 	CauseUnavailable Cause = "unavailable"
 	CauseInternal    Cause = "internal"
+	// CauseStale refuses a deposit: what it belongs to has ended. The agent drops it and says hello.
+	CauseStale Cause = "stale"
 )
 
 // Message is a message of either protocol; a type uses some of its fields.
@@ -79,7 +82,9 @@ type Message struct {
 	Version int             `json:"v"`
 	Type    Type            `json:"type"`
 	Session mount.SessionID `json:"session,omitempty"`
-	// Volume travels with session, deposit and config.
+	// Mount tells one mount of a session from an earlier one of the same name, with session and deposit.
+	Mount string `json:"mount,omitempty"`
+	// Volume travels with session, update, deposit and config.
 	Volume *mount.Volume `json:"volume,omitempty"`
 	// Init and Answer are the handshake's bytes, with session, deposit and attach.
 	Init   []byte `json:"init,omitempty"`
@@ -108,8 +113,10 @@ type Client struct {
 	// Cause and Text are why the last client failed, if it said so.
 	Cause Cause  `json:"cause,omitempty"`
 	Text  string `json:"text,omitempty"`
-	// Alive: the client has answered the agent's ping, in a pong.
+	// Alive: the client has answered the ping before this one, in a pong.
 	Alive bool `json:"alive,omitempty"`
+	// Flushed: the last client has written everything out and ended because it was asked to.
+	Flushed bool `json:"flushed,omitempty"`
 }
 
 // Encode writes a message. It fails for a message that the other end would refuse.
@@ -149,7 +156,7 @@ func Decode(b []byte) (Message, error) {
 
 // check refuses a message without the fields that its type needs, so that no receiver has to.
 func (m Message) check() error {
-	needVolume := m.Type == Session || m.Type == Deposit || m.Type == Config
+	needVolume := m.Type == Session || m.Type == Update || m.Type == Deposit || m.Type == Config
 	needInit := m.Type == Session || m.Type == Deposit || m.Type == Attach
 	needClient := m.Type == State || m.Type == Deposit || m.Type == Pong
 	switch {
@@ -171,4 +178,9 @@ func clip(s string) string {
 		return s
 	}
 	return s[:maxText]
+}
+
+// Same tells whether two reports are about the same client in service.
+func (c Client) Same(other Client) bool {
+	return c.Phase == InService && other.Phase == InService && c.Starts == other.Starts
 }

@@ -1,0 +1,187 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidemount/sidemount/mount"
+	"github.com/sidemount/sidemount/mount/wire"
+)
+
+// agentEnded is the cause of what happens when an agent goes.
+const agentEnded = "agent ended"
+
+// follow listens to the session's agent until it goes.
+func (s *session) follow(ctx context.Context, a *agent) {
+	var probing sync.WaitGroup
+	defer probing.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for {
+		m, got, err := a.conn.Receive(ctx)
+		if err != nil {
+			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+				s.log.WithError(err).Warn("the agent breaks the protocol")
+			}
+			return
+		}
+		wire.CloseAll(got)
+		switch m.Type {
+		case wire.State:
+			s.onState(ctx, *m.Client, &probing)
+		case wire.Pong:
+			s.onPong(ctx, a, *m.Client)
+		case wire.Closed:
+			s.onClosed(m.Client)
+			return
+		default:
+			s.log.WithField("type", m.Type).Warn("the agent breaks the protocol")
+			return
+		}
+	}
+}
+
+// onState takes over what the agent tells of its client, and has the mount probed when a client says that it serves.
+func (s *session) onState(ctx context.Context, now wire.Client, probing *sync.WaitGroup) {
+	var before wire.Client
+	var confirm bool
+	s.update(func() {
+		before = s.client
+		s.client = now
+		if f := failureOf(now); f != nil || now.Phase == wire.InService {
+			s.failure = f
+		}
+		if now.Phase != wire.InService {
+			s.interrupt()
+			return
+		}
+		confirm = !before.Same(now)
+		s.ready = s.ready && before.Same(now)
+	})
+	if now.Phase == wire.Waiting && now.Ended != "" && before.Phase != wire.Waiting {
+		s.onFailure(now)
+	}
+	if confirm {
+		probing.Go(func() { s.confirm(ctx, now) })
+	}
+}
+
+// interrupt notes that nobody serves. The caller holds mu.
+func (s *session) interrupt() {
+	s.ready = false
+	if s.served == 0 || s.ending || s.state == mount.Orphaned {
+		return
+	}
+	s.state, s.down = mount.Orphaned, time.Now()
+}
+
+func (s *session) onFailure(c wire.Client) {
+	text := c.Text
+	if text == "" {
+		text = "the client has ended: " + c.Ended
+	}
+	s.log.WithField("cause", c.Ended).WithField("error", text).Warn("client failed")
+	s.b.emit(s, Event{Reason: ClientFailed, Cause: c.Ended, Message: text})
+}
+
+// confirm waits until a real request has been answered, and only then calls the session ready. It gives up when the client it is about has gone.
+func (s *session) confirm(ctx context.Context, c wire.Client) {
+	pause := 50 * time.Millisecond
+	for {
+		err := s.b.probe(ctx, s.request.Target)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || !s.isServedBy(c) {
+			return
+		}
+		s.log.WithError(err).Warn("the mount does not answer yet")
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, s.b.o.ProbeTimeout)
+	}
+	s.attached(c)
+}
+
+func (s *session) isServedBy(c wire.Client) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.client.Same(c) && !s.ending
+}
+
+// attached calls the session ready. A client that has been counted before serves on after a restart of the broker.
+func (s *session) attached(c wire.Client) {
+	e := Event{Reason: ClientRestarted, Cause: c.Ended, Pause: c.Pause}
+	current := false
+	s.update(func() {
+		current = s.client.Same(c) && !s.ending
+		if !current {
+			return
+		}
+		switch {
+		case s.counted == c.Starts:
+			e = Event{Reason: SessionRestored, Message: "the volume's client has served on"}
+		case s.served == 0:
+			e = Event{Reason: ClientStarted, Message: "the volume is mounted and answers"}
+		case e.Cause == "":
+			e.Cause = agentEnded
+		}
+		if e.Reason == ClientRestarted && e.Pause == 0 && !s.down.IsZero() {
+			e.Pause = time.Since(s.down)
+		}
+		if s.counted != c.Starts {
+			s.served++
+			s.counted = c.Starts
+		}
+		s.ready, s.state, s.failure, s.down = true, mount.Attached, nil, time.Time{}
+	})
+	if !current {
+		return
+	}
+	if e.Reason == ClientRestarted {
+		e.Message = fmt.Sprintf("the volume's client was replaced (%s); requests waited for %s", e.Cause, e.Pause.Round(time.Millisecond))
+	}
+	s.log.WithFields(logrus.Fields{"reason": e.Reason, "cause": e.Cause, "pause": e.Pause}).Info("client serves")
+	s.b.emit(s, e)
+}
+
+// onClosed: the agent has ended in order. Its container may start again, so the session stays unless it is being closed.
+func (s *session) onClosed(c *wire.Client) {
+	s.update(func() {
+		s.client = wire.Client{Phase: wire.Terminated}
+		if c != nil {
+			s.client = *c
+		}
+		s.ready = false
+	})
+}
+
+// unseat makes room for the next agent.
+func (s *session) unseat(a *agent) {
+	var orphaned bool
+	s.update(func() {
+		if s.agent != a {
+			return
+		}
+		s.agent = nil
+		orphaned = s.client.Phase != "" && s.client.Phase != wire.Terminated && !s.ending
+		if !orphaned {
+			return
+		}
+		s.failure = errors.New("the sidecar has ended")
+		s.interrupt()
+	})
+	if orphaned {
+		s.log.Warn("lost the agent")
+		s.b.emit(s, Event{Reason: ClientFailed, Cause: agentEnded, Message: "the volume's sidecar has ended; requests wait for the next one"})
+	}
+}

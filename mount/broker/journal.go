@@ -1,0 +1,115 @@
+package broker
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidemount/sidemount/mount"
+)
+
+// journal remembers the sessions of a node over a restart of the broker, one file per session, written before anything is done and after it has been
+// done. It holds no secret.
+type journal struct {
+	dir string
+	log logrus.FieldLogger
+}
+
+const recordVersion = 1
+
+// record is a session in the journal.
+type record struct {
+	Version int             `json:"version"`
+	ID      mount.SessionID `json:"id"`
+	// Mount tells this mount from any other that the session of this name has had.
+	Mount      string           `json:"mount"`
+	Target     string           `json:"target"`
+	UID        uint32           `json:"uid"`
+	GID        uint32           `json:"gid"`
+	Volume     mount.VolumeID   `json:"volume"`
+	VolumeName string           `json:"volumeName"`
+	Client     mount.ClientKind `json:"client"`
+	ReadOnly   bool             `json:"readOnly,omitempty"`
+	State      mount.State      `json:"state"`
+	// Device is the number of the connection, once there is one.
+	Device uint32 `json:"device,omitempty"`
+}
+
+func (j *journal) path(id mount.SessionID) string { return filepath.Join(j.dir, string(id)+".json") }
+
+// write replaces a session's record in one step.
+func (j *journal) write(r record) error {
+	r.Version = recordVersion
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("record session %s: %w", r.ID, err)
+	}
+	temporary := j.path(r.ID) + ".new"
+	if err := os.WriteFile(temporary, b, 0o600); err != nil {
+		return fmt.Errorf("record session %s: %w", r.ID, err)
+	}
+	if err := os.Rename(temporary, j.path(r.ID)); err != nil {
+		return fmt.Errorf("record session %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+// remove forgets a session; one that is not recorded is forgotten.
+func (j *journal) remove(id mount.SessionID) error {
+	if err := os.Remove(j.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget session %s: %w", id, err)
+	}
+	return nil
+}
+
+// read returns all records. One that cannot be understood is set aside, so that it neither stops the node nor gets lost.
+func (j *journal) read() []record {
+	entries, err := os.ReadDir(j.dir)
+	if err != nil {
+		j.log.WithError(err).Error("cannot read the journal of sessions")
+		return nil
+	}
+	var records []record
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok {
+			continue
+		}
+		r, err := j.readOne(mount.SessionID(name))
+		if err != nil {
+			j.setAside(mount.SessionID(name), err)
+			continue
+		}
+		records = append(records, r)
+	}
+	return records
+}
+
+func (j *journal) readOne(id mount.SessionID) (record, error) {
+	b, err := os.ReadFile(j.path(id))
+	if err != nil {
+		return record{}, err
+	}
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return record{}, err
+	}
+	if r.Version != recordVersion || r.ID != id || !validID(id) || !filepath.IsAbs(r.Target) {
+		return record{}, errors.New("not a record of this session")
+	}
+	return r, nil
+}
+
+func (j *journal) setAside(id mount.SessionID, cause error) {
+	log := j.log.WithField("session", id).WithError(cause)
+	if err := os.Rename(j.path(id), j.path(id)+".corrupt"); err != nil {
+		log = log.WithField("rename", err)
+	}
+	log.Error("set aside a record that cannot be read")
+}

@@ -1,0 +1,111 @@
+package broker
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sidemount/sidemount/mount/wire"
+)
+
+// deaf is how many pings an agent may leave unanswered before it is killed.
+const deaf = 3
+
+// watchOver looks for what does not end by itself: an agent or a client that no longer runs, and a client that runs and does not answer.
+//
+// Pings find a process that is stopped or starved, and cost next to nothing. Only when requests wait at two checks in a row is the mount itself probed. A client
+// that answers pings and not the mount may be waiting for its metadata engine, so it is given the time of Options.Stuck.
+func (s *session) watchOver(ctx context.Context) {
+	var stuckSince time.Time
+	waiting := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(jitter(s.b.o.Liveness)):
+		}
+		a, serving := s.ping(ctx)
+		if a == nil || !serving {
+			stuckSince, waiting = time.Time{}, 0
+			continue
+		}
+		n, err := s.b.control.Waiting(s.device)
+		if err != nil || n == 0 {
+			stuckSince, waiting = time.Time{}, 0
+			continue
+		}
+		if waiting++; waiting < 2 {
+			continue
+		}
+		if s.b.probe(ctx, s.request.Target) == nil {
+			stuckSince = time.Time{}
+			continue
+		}
+		if stuckSince.IsZero() {
+			stuckSince = time.Now()
+		}
+		if ctx.Err() == nil && time.Since(stuckSince) >= s.b.o.Stuck {
+			stuckSince, waiting = time.Time{}, 0
+			s.replace(ctx, a, "requests are not answered")
+		}
+	}
+}
+
+// jitter spreads the checks of many sessions.
+func jitter(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) }
+
+// ping asks the agent for a sign of life. An agent that has given none for long is killed: its container starts another one.
+func (s *session) ping(ctx context.Context) (a *agent, serving bool) {
+	s.mu.Lock()
+	a = s.agent
+	serving = s.ready && !s.ending
+	known := s.client.Phase != ""
+	var silent time.Duration
+	if a != nil {
+		silent = time.Since(a.heard)
+	}
+	s.mu.Unlock()
+	if a == nil || !known {
+		return nil, false
+	}
+	if silent > deaf*s.b.o.Liveness {
+		s.killAgent(a)
+		return nil, false
+	}
+	if err := a.tell(ctx, wire.Message{Type: wire.Ping}); err != nil {
+		s.log.WithError(err).Warn("ping the agent")
+	}
+	return a, serving
+}
+
+func (s *session) killAgent(a *agent) {
+	s.log.Error("the agent does not answer and is killed")
+	if a.process != nil {
+		if err := unix.PidfdSendSignal(int(a.process.Fd()), unix.SIGKILL, nil, 0); err != nil {
+			s.log.WithError(err).Warn("kill the agent")
+		}
+	}
+	a.conn.Close()
+	s.b.emit(s, Event{Reason: ClientHung, Cause: "agent hung", Message: "the volume's sidecar does not answer and is killed"})
+}
+
+// onPong: the agent lives. If its client does not, the client is replaced.
+func (s *session) onPong(ctx context.Context, a *agent, c wire.Client) {
+	s.mu.Lock()
+	a.heard = time.Now()
+	ending := s.ending
+	s.mu.Unlock()
+	if c.Phase == wire.InService && !c.Alive && !ending {
+		s.replace(ctx, a, "client does not run")
+	}
+}
+
+func (s *session) replace(ctx context.Context, a *agent, why string) {
+	s.log.WithField("reason", why).Warn("replacing the client")
+	s.b.emit(s, Event{Reason: ClientHung, Cause: "hung", Message: "the volume's client is being replaced: " + why})
+	if err := a.tell(ctx, wire.Message{Type: wire.Replace, Text: why}); err != nil {
+		s.log.WithError(err).Warn("tell the agent")
+	}
+}
