@@ -87,7 +87,7 @@ func containerMounts(c *corev1.Container, in ContainerInput, security *runtimeap
 			HostPath: in.TerminationLog, ContainerPath: path.Join("/", c.TerminationMessagePath), SelinuxRelabel: in.Host.SELinux,
 		})
 	}
-	if userns := security.NamespaceOptions.GetUsernsOptions(); userns != nil {
+	if userns := security.NamespaceOptions.UsernsOptions; len(userns.Uids) > 0 {
 		for _, m := range out {
 			m.UidMappings, m.GidMappings = userns.Uids, userns.Gids
 		}

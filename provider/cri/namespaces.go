@@ -12,6 +12,9 @@ func namespaceOptions(pod *corev1.Pod, userns *runtimeapi.UserNamespace) (*runti
 	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers && userns == nil {
 		return nil, fmt.Errorf("%w: hostUsers: false needs user namespaces, which this node does not offer", ErrConfig)
 	}
+	if userns == nil {
+		userns = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_NODE}
+	}
 	out := &runtimeapi.NamespaceOption{
 		Network:       podOrNode(pod.Spec.HostNetwork),
 		Ipc:           podOrNode(pod.Spec.HostIPC),
