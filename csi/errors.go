@@ -1,0 +1,6 @@
+package csi
+
+import "errors"
+
+// ErrInUse means that another process answers on the endpoint's socket.
+var ErrInUse = errors.New("endpoint in use")
