@@ -1,0 +1,126 @@
+// Command sidemount-agent is pid 1 of every sidecar and Mount Pod. It is bind-mounted into the client's image, so it is static and needs nothing of it.
+//
+//	sidemount-agent run [flags] -- CLIENT [ARGUMENT...]   keep a session and run the client that serves it
+//	sidemount-agent probe PATH                           ask a mount for something and exit with the error's number
+//	sidemount-agent passthrough                          the embedded client: serve a directory
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sidemount/sidemount/mount/client"
+	"github.com/sidemount/sidemount/mount/clients/passthrough"
+	"github.com/sidemount/sidemount/sidecar/agent"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Exit codes. Probe uses error numbers instead.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	if len(args) == 0 {
+		return usage()
+	}
+	switch args[0] {
+	case "run":
+		return runAgent(args[1:])
+	case "probe":
+		return runProbe(args[1:])
+	case "passthrough":
+		return runPassthrough(args[1:])
+	case "version":
+		fmt.Println(version)
+		return exitOK
+	}
+	return usage()
+}
+
+func usage() int {
+	fmt.Fprintln(os.Stderr, "usage: sidemount-agent run [-socket PATH] [-grace DURATION] [-start-timeout DURATION] -- CLIENT [ARGUMENT...] | probe PATH | passthrough | version")
+	return exitUsage
+}
+
+// runAgent keeps a session until it is closed or SIGTERM comes.
+func runAgent(args []string) int {
+	// An agent is idle nearly always, and there is one for every volume of every pod.
+	debug.SetGCPercent(20)
+	flags := flag.NewFlagSet("run", flag.ContinueOnError)
+	var o agent.Options
+	flags.StringVar(&o.Socket, "socket", "/run/sidemount/session/agent.sock", "the broker's socket")
+	flags.DurationVar(&o.Grace, "grace", 25*time.Second, "how long the client may flush after SIGTERM")
+	flags.DurationVar(&o.StartTimeout, "start-timeout", 2*time.Minute, "how long a client may take until it serves")
+	if err := flags.Parse(args); err != nil {
+		return exitUsage
+	}
+	o.Argv = flags.Args()
+	a, err := agent.New(o)
+	if err != nil {
+		return fail(err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := a.Run(ctx); err != nil {
+		return fail(err)
+	}
+	return exitOK
+}
+
+// runProbe asks for the file system's figures, which no cache of the kernel can answer.
+func runProbe(args []string) int {
+	if len(args) != 1 {
+		return usage()
+	}
+	var st unix.Statfs_t
+	err := unix.Statfs(args[0], &st)
+	var errno unix.Errno
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &errno) && errno != 0:
+		return int(errno)
+	}
+	return exitFailed
+}
+
+// runPassthrough is started by an agent, like any client.
+func runPassthrough(args []string) int {
+	if len(args) != 0 {
+		return usage()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	s, err := client.Open()
+	if err != nil {
+		return fail(err)
+	}
+	if err := passthrough.Serve(ctx, s); err != nil {
+		fmt.Fprintln(os.Stderr, "sidemount-agent:", err)
+		return s.Fail(err)
+	}
+	return exitOK
+}
+
+func fail(err error) int {
+	fmt.Fprintln(os.Stderr, "sidemount-agent:", err)
+	return exitFailed
+}

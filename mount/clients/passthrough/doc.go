@@ -1,0 +1,18 @@
+// Package passthrough is a client that serves a directory of the host, for trying things out and for tests of everything around a client. It is no
+// general-purpose overlay: it serves one file system, without crossing into others, and everything it does is done with its own identity.
+//
+// # How it survives kill -9
+//
+// A node id is the inode's number (1 for the root), and a table in the session's memory knows a path of every node that the kernel knows. A node is opened
+// by its path and compared with its number; an unprivileged process cannot open by file handle. An unknown file handle is opened again from the node id and the
+// open flags that READ and WRITE carry. A directory stream continues at the offset that the kernel asks for.
+//
+// A file that is removed while somebody has it open would have no path any more. It gets one in a hidden directory of the root, until the kernel forgets it.
+//
+// Locks are kept by the kernel, so they hold between the processes of one mount, and survive.
+//
+// # Non-goals
+//
+// Several clients on one directory see each other's changes after a second at the latest, like any network file system; but a file that another client renames or
+// removes while it is open here cannot be opened again after a crash: its user gets ESTALE. chown to somebody else fails with EPERM.
+package passthrough

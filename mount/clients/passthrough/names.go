@@ -1,0 +1,146 @@
+package passthrough
+
+import (
+	"os"
+	"strconv"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// make runs a call that makes a name, and answers with what it made.
+func (f *FS) make(parent uint64, name string, out *fuse.EntryOut, call func(dir int) error) fuse.Status {
+	if f.hidden.hides(parent, name) {
+		return fuse.EPERM
+	}
+	var answer fuse.Status
+	if s := f.in(parent, func(dir int) error {
+		if err := call(dir); err != nil {
+			return err
+		}
+		answer = f.entry(dir, parent, name, out)
+		return nil
+	}); s != fuse.OK {
+		return s
+	}
+	return answer
+}
+
+func (f *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	return f.make(h.NodeId, name, out, func(int) error { return nil })
+}
+
+// Forget also removes a hidden file that nobody can reach any more.
+func (f *FS) Forget(node, lookups uint64) {
+	if parent, name, gone := f.table.forget(node, lookups); gone {
+		f.hidden.forget(parent, name)
+	}
+}
+
+func (f *FS) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	return f.make(in.NodeId, name, out, func(dir int) error { return unix.Mknodat(dir, name, in.Mode, int(in.Rdev)) })
+}
+
+func (f *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	return f.make(in.NodeId, name, out, func(dir int) error { return unix.Mkdirat(dir, name, in.Mode&0o7777) })
+}
+
+func (f *FS) Symlink(_ <-chan struct{}, h *fuse.InHeader, to, name string, out *fuse.EntryOut) fuse.Status {
+	return f.make(h.NodeId, name, out, func(dir int) error { return unix.Symlinkat(to, dir, name) })
+}
+
+// Link links by path, because linking an open place needs CAP_DAC_READ_SEARCH.
+func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	parent, old, ok := f.table.at(in.Oldnodeid)
+	if !ok {
+		return fuse.Status(unix.ESTALE)
+	}
+	from, err := f.open(parent, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return status(err)
+	}
+	defer from.Close()
+	s := f.make(in.NodeId, name, out, func(dir int) error { return unix.Linkat(int(from.Fd()), old, dir, name, 0) })
+	if s == fuse.OK && out.NodeId != in.Oldnodeid {
+		f.Forget(out.NodeId, 1)
+		return fuse.Status(unix.ESTALE)
+	}
+	return s
+}
+
+func (f *FS) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	if f.hidden.hides(h.NodeId, name) {
+		return fuse.ENOENT
+	}
+	return f.in(h.NodeId, func(dir int) error {
+		if err := f.hidden.save(dir, name); err != nil {
+			return err
+		}
+		return unix.Unlinkat(dir, name, 0)
+	})
+}
+
+func (f *FS) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	if f.hidden.hides(h.NodeId, name) {
+		return fuse.EPERM
+	}
+	return f.in(h.NodeId, func(dir int) error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) })
+}
+
+func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
+	if f.hidden.hides(in.NodeId, from) || f.hidden.hides(in.Newdir, to) {
+		return fuse.EPERM
+	}
+	target, err := f.open(in.Newdir, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return status(err)
+	}
+	defer target.Close()
+	newDir := int(target.Fd())
+	return f.in(in.NodeId, func(dir int) error {
+		moved := f.known(dir, from)
+		var swapped uint64
+		if in.Flags&unix.RENAME_EXCHANGE != 0 {
+			swapped = f.known(newDir, to)
+		} else if in.Flags&unix.RENAME_NOREPLACE == 0 {
+			if err := f.hidden.save(newDir, to); err != nil {
+				return err
+			}
+		}
+		if err := unix.Renameat2(dir, from, newDir, to, uint(in.Flags)); err != nil {
+			return err
+		}
+		if swapped != 0 {
+			if err := f.table.move(swapped, in.NodeId, from); err != nil {
+				return err
+			}
+		}
+		return f.table.move(moved, in.Newdir, to)
+	})
+}
+
+// known returns the node at a name, 0 if there is none.
+func (f *FS) known(dir int, name string) uint64 {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return 0
+	}
+	return f.nodeID(st.Ino)
+}
+
+func (f *FS) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	link, err := f.path(h.NodeId)
+	if err != nil {
+		return nil, status(err)
+	}
+	defer link.Close()
+	b := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(link.Fd()), "", b)
+	if err != nil {
+		return nil, status(err)
+	}
+	return b[:n], fuse.OK
+}
+
+// procPath names an open place for calls that know no other way.
+func procPath(place *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(place.Fd())) }
