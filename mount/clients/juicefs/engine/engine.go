@@ -1,0 +1,217 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/juicedata/juicefs/pkg/chunk"
+	"github.com/juicedata/juicefs/pkg/meta"
+	"github.com/juicedata/juicefs/pkg/object"
+	"github.com/juicedata/juicefs/pkg/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sidemount/sidemount/mount"
+)
+
+// Options of an engine.
+type Options struct {
+	// MemoryLimit is the client's memory limit in bytes; 0: none. Buffers and cache are sized by it.
+	MemoryLimit uint64
+}
+
+// Engine is a running JuiceFS engine with its metadata session.
+type Engine struct {
+	// Meta is the metadata client. Opening a file through it follows Recovering.
+	Meta meta.Meta
+	// VFS is the engine's file layer.
+	VFS *vfs.VFS
+	// Sid is the metadata session, 0 for a read-only mount, which has none.
+	Sid uint64
+	// Setting is the volume's setting without secrets.
+	Setting meta.Format
+	// Budget is how memory is divided.
+	Budget Budget
+
+	blob  *storage
+	chunk *chunk.Config
+	close sync.Once
+}
+
+// Connection is an engine that is ready to start: connected, formatted if it had to be, with its object storage addressed. It
+// has no metadata session yet, so another process may still serve the same one.
+type Connection struct {
+	spec      *Spec
+	sid       uint64
+	config    *meta.Config
+	client    meta.Meta
+	effective meta.Format
+	blob      object.ObjectStorage
+}
+
+// Connect connects to the volume's metadata engine and formats the volume if it must be. sid is the metadata session that
+// Start will take over; 0 makes a new one. It fails within about 10 s if the engine does not answer.
+func Connect(ctx context.Context, s *Spec, sid uint64) (c *Connection, err error) {
+	c = &Connection{spec: s, sid: sid, config: s.metaConfig(sid)}
+	client, setting, err := connect(ctx, s, c.config)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = client.Shutdown()
+		}
+	}()
+	if setting, err = s.ensure(ctx, client, setting); err != nil {
+		return nil, err
+	}
+	if c.effective, err = s.effective(*setting); err != nil {
+		return nil, err
+	}
+	if c.blob, err = newStorage(c.effective, s.Env["JFS_RSA_PASSPHRASE"]); err != nil {
+		return nil, err
+	}
+	if st := client.Chroot(meta.Background(), s.options.subdir); st != 0 {
+		object.Shutdown(c.blob)
+		return nil, fmt.Errorf("%w: mount option \"subdir\" %q: %w", mount.ErrConfig, s.options.subdir, st)
+	}
+	c.client = client
+	return c, nil
+}
+
+// Sid is the metadata session that Start will take over.
+func (c *Connection) Sid() uint64 { return c.sid }
+
+// Close lets go of a connection that was not started.
+func (c *Connection) Close() error {
+	object.Shutdown(c.blob)
+	return c.client.Shutdown()
+}
+
+// Start opens the metadata session. The connection is used up. A process can start one engine: parts of JuiceFS are global.
+func (c *Connection) Start(o Options) (*Engine, error) {
+	e := &Engine{Meta: recovering{c.client}, blob: newReplaceable(c.blob), Budget: c.spec.options.budget(o.MemoryLimit)}
+	if err := e.start(c.spec, c.config, c.effective); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return e, nil
+}
+
+// start joins the parts and opens the metadata session.
+func (e *Engine) start(s *Spec, mc *meta.Config, effective meta.Format) error {
+	registry := prometheus.NewRegistry()
+	registerer := prometheus.WrapRegistererWithPrefix("juicefs_", registry)
+	e.chunk = s.chunkConfig(effective, e.Budget)
+	store := chunk.NewCachedStore(e.blob, *e.chunk, registerer)
+	e.Meta.OnMsg(meta.DeleteSlice, func(args ...interface{}) error {
+		return store.Remove(args[0].(uint64), int(args[1].(uint32)))
+	})
+	e.Meta.OnMsg(meta.CompactChunk, func(args ...interface{}) error {
+		return vfs.Compact(*e.chunk, store, args[0].([]meta.Slice), args[1].(uint64))
+	})
+	e.Meta.OnReload(func(changed *meta.Format) { e.reload(s, *changed, store) })
+	if err := e.Meta.NewSession(true); err != nil {
+		return fmt.Errorf("open metadata session: %w", classify(s.Address(), err))
+	}
+	e.Sid = mc.Sid
+	e.VFS = vfs.NewVFS(s.vfsConfig(effective, mc, e.chunk), e.Meta, store, registerer, registry)
+	e.Meta.InitMetrics(registerer)
+	vfs.InitMetrics(registerer)
+	e.Setting = effective
+	e.Setting.RemoveSecret()
+	return nil
+}
+
+// reload follows changes that an administrator makes to the volume: limits, and credentials unless the Secret gives them.
+func (e *Engine) reload(s *Spec, changed meta.Format, store chunk.ChunkStore) {
+	effective, err := s.effective(changed)
+	if err != nil {
+		return
+	}
+	store.UpdateLimit(effective.UploadLimit, effective.DownloadLimit)
+	blob, err := newStorage(effective, s.Env["JFS_RSA_PASSPHRASE"])
+	if err != nil {
+		return
+	}
+	// The old one is not shut down: requests that are under way end with it.
+	e.blob.replace(blob)
+}
+
+// FlushAll writes everything that was acknowledged to object storage and metadata. With writeback it also waits until the
+// staged blocks have been uploaded. It returns early when ctx ends.
+func (e *Engine) FlushAll(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- e.VFS.FlushAll("") }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("flush: %w", err)
+		}
+	case <-ctx.Done():
+		return fmt.Errorf("flush: %w", ctx.Err())
+	}
+	return e.waitStaged(ctx)
+}
+
+// stagedPoll is how often the staging directories are looked at while a writeback client ends: the chunk store tells nobody.
+const stagedPoll = 100 * time.Millisecond
+
+func (e *Engine) waitStaged(ctx context.Context) error {
+	if !e.chunk.Writeback {
+		return nil
+	}
+	ticker := time.NewTicker(stagedPoll)
+	defer ticker.Stop()
+	for {
+		n, err := e.staged()
+		if err != nil || n == 0 {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d staged blocks are not uploaded: %w", n, ctx.Err())
+		}
+	}
+}
+
+// staged counts blocks that are in the cache directory and not yet in object storage.
+func (e *Engine) staged() (int, error) {
+	n := 0
+	for _, dir := range strings.Split(e.chunk.CacheDir, ":") {
+		err := filepath.WalkDir(filepath.Join(dir, "rawstaging"), func(_ string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err == nil && d.Type().IsRegular() {
+				n++
+			}
+			return err
+		})
+		if err != nil {
+			return n, fmt.Errorf("count staged blocks: %w", err)
+		}
+	}
+	return n, nil
+}
+
+// Close ends the engine. keepSession leaves the metadata session, with its locks and its unlinked open files, to the next
+// engine that is opened with its sid; it expires if none comes within five heartbeats.
+func (e *Engine) Close(keepSession bool) error {
+	var err error
+	e.close.Do(func() {
+		if keepSession {
+			e.Meta.FlushSession()
+		} else if e.Sid != 0 {
+			err = e.Meta.CloseSession()
+		}
+		object.Shutdown(e.blob)
+		err = errors.Join(err, e.Meta.Shutdown())
+	})
+	return err
+}
