@@ -112,6 +112,8 @@ var refusals = []struct {
 		"Secret kube-system/jfs has a name that no JuiceFS file system can have (data[name]); use 3 to 63 lower-case letters, digits and dashes, with no dash at either end"},
 	{"envs are a list", func(c *cluster) { c.key("envs", `["hunter2"]`) }, ReasonSecretInvalid, false,
 		`Secret kube-system/jfs has envs that are not a map of strings (data[envs]); write them as JSON or YAML, as in {"AWS_REGION": "eu-central-1"}`},
+	{"envs hold a list", func(c *cluster) { c.key("envs", `{"A": ["hunter2"]}`) }, ReasonSecretInvalid, false,
+		`Secret kube-system/jfs has envs that are not a map of strings (data[envs]); write them as JSON or YAML, as in {"AWS_REGION": "eu-central-1"}`},
 	{"secret too large", func(c *cluster) { c.key("x", strings.Repeat("x", secretLimit)) }, ReasonSecretInvalid, false,
 		"Secret kube-system/jfs has 196750 bytes, more than the 196608 that a volume may have (data); remove the keys that the volume does not need"},
 	{"unknown client", func(c *cluster) { c.attrs(attrClient, "nfs") }, ReasonAttributeInvalid, false,
@@ -303,6 +305,7 @@ func TestSecretReachesTheClientTrimmed(t *testing.T) {
 	c := load(t, readFile(t, "testdata/static.in.yaml"))
 	c.key("metaurl", "redis.storage:6379/1\n")
 	c.key("access-key", "AKIA\n")
+	c.key("envs", "{A: b, PORT: 80, FAST: true}")
 	c.key("encrypt_rsa_key", "-----BEGIN-----\nx\n")
 	mounts, err := resolver(t, c).Resolve(t.Context(), c.pod)
 	if err != nil {

@@ -89,7 +89,7 @@ func juicefsSecret(object string, in map[string]string, hostPaths []string) (map
 		return bad(keyBucket, "has a directory as bucket that the client cannot see",
 			"give an absolute path, and the directory in the PersistentVolume's attribute "+attrHostPath)
 	}
-	if err := stringMap(out[keyEnvs]); err != nil {
+	if !isMap(out[keyEnvs]) {
 		return bad(keyEnvs, "has envs that are not a map of strings", `write them as JSON or YAML, as in {"AWS_REGION": "eu-central-1"}`)
 	}
 	return out, secretWarnings(object, out), nil
@@ -149,12 +149,20 @@ func dataFile(path string) string {
 	return strings.TrimPrefix(path, "file:")
 }
 
-func stringMap(text string) error {
-	if strings.TrimSpace(text) == "" {
-		return nil
+// isMap is true for a JSON or YAML map of words, numbers and truth values; a number without quotes is meant as a word.
+func isMap(text string) bool {
+	var m map[string]any
+	if strings.TrimSpace(text) != "" && yaml.Unmarshal([]byte(text), &m) != nil {
+		return false
 	}
-	var m map[string]string
-	return yaml.Unmarshal([]byte(text), &m)
+	for _, v := range m {
+		switch v.(type) {
+		case string, bool, float64, int64:
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 func secretObject(namespace, name string) string { return "Secret " + namespace + "/" + name }
