@@ -126,8 +126,8 @@ func pending(claim *corev1.PersistentVolumeClaim) error {
 	}
 	switch {
 	case claim.Spec.VolumeName != "":
-		e.Cure = fmt.Sprintf("check that PersistentVolume %s exists, is Available, and has the claim's storageClassName, accessModes and at least its size",
-			claim.Spec.VolumeName)
+		e.Cure = "check that PersistentVolume " + claim.Spec.VolumeName +
+			" exists, is Available, and has the claim's storageClassName, accessModes and at least its size"
 	case class == "":
 		e.Cure = "create a PersistentVolume that fits its accessModes, size and empty storageClassName, or name one in spec.volumeName"
 	case claim.Annotations[selectedNode] != "":

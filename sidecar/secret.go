@@ -112,8 +112,9 @@ func copySecret(object string, in map[string]string) (map[string]string, error) 
 	}
 	if size > secretLimit {
 		return nil, &Error{
-			Reason: ReasonSecretInvalid, Object: object, Field: "data", Message: fmt.Sprintf("has %d bytes, more than the %d that a volume may have", size, secretLimit),
-			Cure: "remove the keys that the volume does not need",
+			Reason: ReasonSecretInvalid, Object: object, Field: "data",
+			Message: fmt.Sprintf("has %d bytes, more than the %d that a volume may have", size, secretLimit),
+			Cure:    "remove the keys that the volume does not need",
 		}
 	}
 	for _, key := range trimmed {
