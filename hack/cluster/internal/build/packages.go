@@ -38,7 +38,8 @@ func installPackages(ctx context.Context, progress io.Writer) error {
 		cmd := exec.CommandContext(ctx, "apt-get", args...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("apt-get %s: %w: %s", args[0], err, lastLine(out))
+			return fmt.Errorf("the Debian packages %s are missing and apt-get %s did not bring them: %w: %s",
+				strings.Join(missing, " "), args[0], err, lastLine(out))
 		}
 	}
 	return nil

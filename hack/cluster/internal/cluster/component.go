@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sidemount/sidemount/hack/cluster/internal/machine"
+	"github.com/sidemount/sidemount/hack/cluster/internal/process"
 	"github.com/sidemount/sidemount/hack/cluster/internal/wait"
 )
 
@@ -31,19 +32,25 @@ func (c *Cluster) ensure(ctx context.Context, p program) error {
 	return c.healthy(ctx, p.name, p.timeout)
 }
 
-// start starts the component unless it runs already.
+// start starts the component unless it runs already. One that an interrupted run has started, and had no time to write
+// down, is known by its command line.
 func (c *Cluster) start(ctx context.Context, p program) error {
 	if old, ok := c.component(p.name); ok && old.Alive() {
 		return nil
 	}
 	log := c.state.path("log", strings.ReplaceAll(p.name, "/", "-")+".log")
-	ref, err := c.launcher(p.node).Launch(ctx, machine.Spec{
-		Argv: p.argv,
-		Env:  append(c.environment(p.node), p.env...),
-		Log:  log,
-	})
-	if err != nil {
-		return fmt.Errorf("start %s: %w", p.name, err)
+	launcher := c.launcher(p.node)
+	ref, found := process.FindCommand(launcher.Holder, p.argv)
+	if !found {
+		var err error
+		ref, err = launcher.Launch(ctx, machine.Spec{
+			Argv: p.argv,
+			Env:  append(c.environment(p.node), p.env...),
+			Log:  log,
+		})
+		if err != nil {
+			return fmt.Errorf("start %s: %w", p.name, err)
+		}
 	}
 	return c.update(func(s *State) {
 		s.Components[p.name] = Component{Ref: ref, Argv: p.argv, Log: log, Health: p.health}

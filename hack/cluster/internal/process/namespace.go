@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -83,4 +84,32 @@ func pids() []int {
 		}
 	}
 	return all
+}
+
+// FindCommand looks for a process with exactly these arguments in the namespaces, pid and mount, of the process holder.
+func FindCommand(holder Ref, argv []string) (Ref, bool) {
+	want := []byte(strings.Join(argv, "\x00") + "\x00")
+	mount := mountNamespace(holder.PID)
+	ns, err := PIDNamespace(holder.PID)
+	if err != nil || mount == "" || !holder.Alive() {
+		return Ref{}, false
+	}
+	for _, pid := range pids() {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil || !bytes.Equal(b, want) || mountNamespace(pid) != mount {
+			continue
+		}
+		if in, err := PIDNamespace(pid); err != nil || in != ns {
+			continue
+		}
+		if ref, err := Lookup(pid); err == nil {
+			return ref, true
+		}
+	}
+	return Ref{}, false
+}
+
+func mountNamespace(pid int) string {
+	name, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	return name
 }
