@@ -85,6 +85,8 @@ type actor struct {
 	compared *corev1.Pod
 	// deleted says that the API object has been deleted on our side.
 	deleted bool
+	// purged says that what the runtime had and the logs have been removed.
+	purged bool
 	// born is when the actor was created.
 	born time.Time
 }

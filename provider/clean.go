@@ -51,6 +51,9 @@ func (e *Engine) clean(ctx context.Context, pod *corev1.Pod, state cri.Pod, grac
 			return fmt.Errorf("stop sandbox: %w", err)
 		}
 	}
+	if err := e.volumes.Unbind(ctx, pod.UID); err != nil {
+		return fmt.Errorf("unbind volumes: %w", err)
+	}
 	if err := e.preparer.Release(ctx, pod, grace); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
@@ -106,15 +109,15 @@ func (a *actor) removeAll(ctx context.Context) {
 	if a.stale || !a.due(retryRemove) {
 		return
 	}
-	if len(a.state.Sandboxes) == 0 && len(a.state.Containers) == 0 {
+	if a.purged && len(a.state.Sandboxes) == 0 && len(a.state.Containers) == 0 {
 		a.stage = gone
 		return
 	}
-	state := a.state
+	pod, state := a.pod, a.state
 	a.begin(ctx, "remove", operation{ends: true}, cleanTimeout, func(ctx context.Context) func() {
-		err := a.removeState(ctx, state)
+		err := a.e.remove(ctx, pod, state)
 		return func() {
-			a.stale = true
+			a.stale, a.purged = true, err == nil
 			delete(a.retries, retryRemove)
 			if err != nil && ctx.Err() != context.Canceled {
 				a.retry(retryRemove).failed(time.Now(), retryPauses)
@@ -124,19 +127,20 @@ func (a *actor) removeAll(ctx context.Context) {
 	})
 }
 
-func (a *actor) removeState(ctx context.Context, state cri.Pod) error {
+// remove removes what the runtime has of the pod, and its logs.
+func (e *Engine) remove(ctx context.Context, pod *corev1.Pod, state cri.Pod) error {
 	for _, c := range state.Containers {
-		if err := a.e.runtime.RemoveContainer(ctx, c); err != nil {
+		if err := e.runtime.RemoveContainer(ctx, c); err != nil {
 			return fmt.Errorf("remove container %s: %w", c.Name, err)
 		}
 	}
 	for _, s := range state.Sandboxes {
-		if err := a.e.runtime.StopSandbox(ctx, s.ID); err != nil {
+		if err := e.runtime.StopSandbox(ctx, s.ID); err != nil {
 			return fmt.Errorf("stop sandbox: %w", err)
 		}
-		if err := a.e.runtime.RemoveSandbox(ctx, s.ID); err != nil {
+		if err := e.runtime.RemoveSandbox(ctx, s.ID); err != nil {
 			return fmt.Errorf("remove sandbox: %w", err)
 		}
 	}
-	return nil
+	return e.runtime.RemoveLogs(ctx, pod)
 }

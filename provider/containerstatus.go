@@ -56,10 +56,23 @@ func (f facts) container(c *corev1.Container, old *corev1.ContainerStatus, kind 
 	}
 	if old != nil {
 		s.RestartCount = max(s.RestartCount, old.RestartCount)
+		keepTerminated(&s.State, old)
+		keepTerminated(&s.LastTerminationState, old)
 	}
 	f.applyWaiting(&s)
 	f.applyProbes(c, &s, instances[0], kind)
 	return s
+}
+
+// keepTerminated keeps what has been told about the end of a container: it cannot change, and the files that say it are removed
+// with the volumes.
+func keepTerminated(state *corev1.ContainerState, old *corev1.ContainerStatus) {
+	for _, before := range []*corev1.ContainerStateTerminated{old.State.Terminated, old.LastTerminationState.Terminated} {
+		if now := state.Terminated; now != nil && before != nil && before.ContainerID == now.ContainerID && before.Reason != reasonStatusUnknown {
+			state.Terminated = before
+			return
+		}
+	}
 }
 
 // instances returns the newest two containers of that name.

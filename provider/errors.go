@@ -40,6 +40,15 @@ func (e *PrepareError) Error() string { return e.Message }
 
 func (e *PrepareError) Unwrap() error { return e.Err }
 
+// ConfigError makes err one that the container's specification is to blame for; its text stays.
+func ConfigError(err error) error { return &configError{err} }
+
+type configError struct{ err error }
+
+func (e *configError) Error() string { return e.err.Error() }
+
+func (e *configError) Unwrap() []error { return []error{ErrContainerConfig, e.err} }
+
 // reasonedError carries the reason that a waiting container shows, as the kubelet names it.
 type reasonedError struct {
 	reason  string

@@ -36,8 +36,10 @@ type Sandboxes interface {
 	RunSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) (id string, err error)
 	// StopSandbox kills what still runs in it and releases its network. It is idempotent.
 	StopSandbox(ctx context.Context, id string) error
-	// RemoveSandbox removes a stopped sandbox with its containers and their logs. It is idempotent.
+	// RemoveSandbox removes a stopped sandbox with its containers. It is idempotent.
 	RemoveSandbox(ctx context.Context, id string) error
+	// RemoveLogs removes what is left of the logs of a pod that has no sandbox any more. It is idempotent.
+	RemoveLogs(ctx context.Context, pod *corev1.Pod) error
 }
 
 // Containers runs containers.
@@ -93,6 +95,9 @@ type Volumes interface {
 	// SetUp makes all volumes of the pod as it runs usable. It is idempotent and brings volumes that show the pod's
 	// metadata up to date. Its error names the volume.
 	SetUp(ctx context.Context, pod *corev1.Pod) error
+	// Unbind ends what holds file systems of others on behalf of the pod, whose containers have ended, so that they can be
+	// unmounted. It is idempotent.
+	Unbind(ctx context.Context, uid types.UID) error
 	// TearDown removes the pod's volumes and directories. It is idempotent; an unknown UID is no error.
 	TearDown(ctx context.Context, uid types.UID) error
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/virtual-kubelet/virtual-kubelet/log"
@@ -163,8 +164,10 @@ func (s starting) create(ctx context.Context) (string, error) {
 		if errors.Is(err, ErrContainerConfig) || errors.Is(err, cri.ErrConfig) {
 			reason = reasonCreateConfig
 		}
-		s.warn(eventFailed, "Error: %v", cri.Message(err))
-		return "", &reasonedError{reason, cri.Message(err)}
+		// The reason says already that it is the configuration.
+		message := strings.TrimPrefix(cri.Message(err), cri.ErrConfig.Error()+": ")
+		s.warn(eventFailed, "Error: %s", message)
+		return "", &reasonedError{reason, message}
 	}
 	s.events.container(s.pod, name, corev1.EventTypeNormal, eventCreated, "Container created")
 	if err := s.e.runtime.StartContainer(ctx, id); err != nil {

@@ -72,6 +72,11 @@ func (r *Runtime) RemoveSandbox(ctx context.Context, id string) error {
 	return nil
 }
 
+// RemoveLogs implements provider.Sandboxes; there are none.
+func (r *Runtime) RemoveLogs(ctx context.Context, _ *corev1.Pod) error {
+	return r.call(ctx, "remove logs", "")
+}
+
 // KillSandbox lets the pod's newest sandbox die with all that runs in it.
 func (r *Runtime) KillSandbox(uid types.UID) {
 	r.mu.Lock()

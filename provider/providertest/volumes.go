@@ -40,6 +40,13 @@ func (v *Volumes) SetUp(_ context.Context, pod *corev1.Pod) error {
 	return v.fail
 }
 
+// Unbind implements provider.Volumes.
+func (v *Volumes) Unbind(context.Context, types.UID) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.fail
+}
+
 // TearDown implements provider.Volumes.
 func (v *Volumes) TearDown(_ context.Context, uid types.UID) error {
 	v.mu.Lock()
