@@ -34,6 +34,9 @@ func Open(root *os.File, name string, flags int) (*os.File, error) {
 // MakeDirs makes the directory name below root and those on the way to it, each with exactly the given permissions. What
 // exists stays as it is. A set-group-ID parent hands that bit and its group down.
 func MakeDirs(root *os.File, name string, mode fs.FileMode) error {
+	if path.IsAbs(name) {
+		return fmt.Errorf("make directory %s: %w", name, ErrEscape)
+	}
 	done := "."
 	for segment := range strings.SplitSeq(path.Clean(name), "/") {
 		next := path.Join(done, segment)
