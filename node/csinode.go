@@ -56,16 +56,8 @@ func (n *Node) ensureCSINode(ctx context.Context, node *corev1.Node) error {
 		return n.createCSINode(ctx, node)
 	case err != nil:
 		return fmt.Errorf("get csinode %s: %w", node.Name, err)
-	case ownedBy(current, node):
-		return n.updateCSINode(ctx, current)
 	}
-	// It belongs to a Node that is gone: the garbage collector may take it at any moment, even after an update.
-	uid := current.UID
-	err = csinodes.Delete(ctx, node.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete csinode %s of an earlier node: %w", node.Name, err)
-	}
-	return n.createCSINode(ctx, node)
+	return n.updateCSINode(ctx, node, current)
 }
 
 func (n *Node) createCSINode(ctx context.Context, node *corev1.Node) error {
@@ -76,10 +68,12 @@ func (n *Node) createCSINode(ctx context.Context, node *corev1.Node) error {
 	return nil
 }
 
-func (n *Node) updateCSINode(ctx context.Context, current *storagev1.CSINode) error {
+// updateCSINode takes over what an earlier Node of the name has left, before the garbage collector takes it away.
+func (n *Node) updateCSINode(ctx context.Context, node *corev1.Node, current *storagev1.CSINode) error {
 	merged := current.DeepCopy()
 	merged.Spec.Drivers = mergeDrivers(current.Spec.Drivers, n.options.CSIDrivers)
-	if equality.Semantic.DeepEqual(current.Spec, merged.Spec) {
+	merged.OwnerReferences = CSINodeOf(node, nil).OwnerReferences
+	if equality.Semantic.DeepEqual(current, merged) {
 		return nil
 	}
 	if _, err := n.options.Client.StorageV1().CSINodes().Update(ctx, merged, metav1.UpdateOptions{}); err != nil {
@@ -103,12 +97,6 @@ func CSINodeOf(node *corev1.Node, drivers []storagev1.CSINodeDriver) *storagev1.
 		// The field is required: no driver must be an empty list.
 		Spec: storagev1.CSINodeSpec{Drivers: append([]storagev1.CSINodeDriver{}, drivers...)},
 	}
-}
-
-func ownedBy(c *storagev1.CSINode, node *corev1.Node) bool {
-	return slices.ContainsFunc(c.OwnerReferences, func(r metav1.OwnerReference) bool {
-		return r.Kind == "Node" && r.Name == node.Name && r.UID == node.UID
-	})
 }
 
 // mergeDrivers replaces drivers of the same name and appends the others.

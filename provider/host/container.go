@@ -1,0 +1,187 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sidemount/sidemount/provider"
+	"github.com/sidemount/sidemount/provider/cri"
+	"github.com/sidemount/sidemount/provider/env"
+	"github.com/sidemount/sidemount/provider/volume"
+)
+
+// CreateContainer implements provider.Containers: it resolves the environment and the mounts at this moment, as of the kubelet, so
+// that a restarted container sees changed objects.
+func (h *Host) CreateContainer(ctx context.Context, r provider.CreateRequest) (string, error) {
+	in, err := h.input(ctx, r)
+	if err != nil {
+		return "", provider.ConfigError(err)
+	}
+	config, err := cri.ContainerConfig(r.Pod, r.Container, in)
+	if err != nil {
+		return "", provider.ConfigError(err)
+	}
+	sandbox, _, err := h.sandboxConfig(r.Pod, r.Sandbox.Attempt)
+	if err != nil {
+		return "", provider.ConfigError(err)
+	}
+	return h.o.Runtime.CreateContainer(ctx, r.Sandbox.ID, &cri.ContainerSpec{Config: config, Sandbox: sandbox})
+}
+
+func (h *Host) input(ctx context.Context, r provider.CreateRequest) (cri.ContainerInput, error) {
+	volumes, err := h.volumesOf(ctx, r.Pod)
+	if err != nil {
+		return cri.ContainerInput{}, err
+	}
+	vars, err := env.Resolve(ctx, r.Pod, r.Container, env.Sources{
+		Objects: h.o.Objects, Services: h.o.Services, Allocatable: h.o.Allocatable(),
+		Addresses: env.Addresses{Pod: r.PodIPs, Host: h.o.HostIPs()},
+		OpenFile: func(ctx context.Context, name, path string) (io.ReadCloser, error) {
+			return h.o.Volumes.OpenFile(ctx, volumes, name, path)
+		},
+	})
+	if err != nil {
+		return cri.ContainerInput{}, err
+	}
+	binds, err := h.o.Volumes.Mounts(ctx, r.Pod, r.Container, volumes, vars)
+	if err != nil {
+		return cri.ContainerInput{}, err
+	}
+	image, err := h.image(ctx, r.Image)
+	if err != nil {
+		return cri.ContainerInput{}, err
+	}
+	in := cri.ContainerInput{
+		Attempt: r.Attempt, Image: image, Env: variables(vars), Mounts: mounts(binds, volumes), TargetID: r.TargetID,
+		SeccompRoot: h.o.SeccompRoot, SeccompDefault: h.o.SeccompDefault, Host: h.o.Machine,
+	}
+	in.Command, in.Args = env.Command(r.Container, vars)
+	if in.HostsFile, err = h.hostsFile(r.Pod, r.PodIPs); err != nil {
+		return in, err
+	}
+	in.TerminationLog, err = h.terminationLog(r)
+	return in, err
+}
+
+func (h *Host) volumesOf(ctx context.Context, pod *corev1.Pod) (map[string]volume.Mount, error) {
+	h.mu.Lock()
+	volumes, ok := h.volumes[pod.UID]
+	h.mu.Unlock()
+	if ok {
+		return volumes, nil
+	}
+	if err := h.SetUp(ctx, pod); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.volumes[pod.UID], nil
+}
+
+func variables(vars []env.Var) []cri.EnvVar {
+	list := make([]cri.EnvVar, len(vars))
+	for i, v := range vars {
+		list[i] = cri.EnvVar(v)
+	}
+	return list
+}
+
+// mounts leaves the security labels of a file system of somebody else alone: to change them is not ours, and could take for ever.
+func mounts(binds []volume.Bind, volumes map[string]volume.Mount) []cri.Mount {
+	list := make([]cri.Mount, len(binds))
+	for i, b := range binds {
+		list[i] = cri.Mount{
+			Name: b.Volume, ContainerPath: b.ContainerPath, HostPath: b.HostPath, ReadOnly: b.ReadOnly,
+			RecursiveReadOnly: b.RecursiveReadOnly, Propagation: b.Propagation,
+			SELinuxRelabel: !volumes[b.Volume].Foreign,
+		}
+	}
+	return list
+}
+
+// hostsFile writes the file that the pod's containers see as /etc/hosts.
+func (h *Host) hostsFile(pod *corev1.Pod, ips []string) (string, error) {
+	name, domain, err := cri.Hostname(pod, h.o.DNS.ClusterDomain)
+	if err != nil {
+		return "", err
+	}
+	var own []byte
+	if pod.Spec.HostNetwork {
+		if own, err = h.o.NodeHosts(); err != nil {
+			return "", fmt.Errorf("read the node's hosts file: %w", err)
+		}
+	}
+	path := filepath.Join(h.podDir(pod.UID), "etc-hosts")
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return "", fmt.Errorf("make directory of pod: %w", err)
+	}
+	// It is written in place: containers that run already have this very file mounted.
+	if err := os.WriteFile(path, cri.HostsFile(pod, ips, name, domain, own), 0o644); err != nil {
+		return "", fmt.Errorf("write hosts file: %w", err)
+	}
+	// The umask may have taken the right to read, which users in containers need.
+	if err := os.Chmod(path, 0o644); err != nil {
+		return "", fmt.Errorf("write hosts file: %w", err)
+	}
+	return path, nil
+}
+
+// terminationLog makes the file that the container may write its last words to, whoever it runs as.
+func (h *Host) terminationLog(r provider.CreateRequest) (string, error) {
+	if r.Container.TerminationMessagePath == "" {
+		return "", nil
+	}
+	dir := filepath.Join(h.podDir(r.Pod.UID), "containers", r.Container.Name)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return "", fmt.Errorf("make directory of container: %w", err)
+	}
+	path := filepath.Join(dir, fmt.Sprintf("%d-%s", r.Attempt, r.Sandbox.ID[:min(8, len(r.Sandbox.ID))]))
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o666)
+	if err != nil {
+		return "", fmt.Errorf("make termination log: %w", err)
+	}
+	defer f.Close()
+	// The umask has taken the write permission of others.
+	if err := f.Chmod(0o666); err != nil {
+		return "", fmt.Errorf("make termination log: %w", err)
+	}
+	return path, nil
+}
+
+// RemoveContainer implements provider.Containers.
+func (h *Host) RemoveContainer(ctx context.Context, c cri.Container) error {
+	if err := h.o.Runtime.RemoveContainer(ctx, c.ID); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	delete(h.messages, c.ID)
+	h.mu.Unlock()
+	return removeLog(c.LogPath)
+}
+
+// removeLog removes the log of a container with what was rotated away from it; an empty path is no log.
+func removeLog(path string) error {
+	if path == "" {
+		return nil
+	}
+	dir, name := filepath.Split(path)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("remove log: %w", err)
+	}
+	for _, entry := range entries {
+		if entry.Name() != name && !strings.HasPrefix(entry.Name(), name+".") {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("remove log: %w", err)
+		}
+	}
+	return nil
+}

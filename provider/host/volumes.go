@@ -1,0 +1,41 @@
+package host
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// SetUp implements provider.Volumes.
+func (h *Host) SetUp(ctx context.Context, pod *corev1.Pod) error {
+	volumes, err := h.o.Volumes.SetUp(ctx, pod)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.volumes[pod.UID] = volumes
+	return nil
+}
+
+// Unbind implements provider.Volumes.
+func (h *Host) Unbind(ctx context.Context, uid types.UID) error { return h.o.Volumes.Unbind(ctx, uid) }
+
+// TearDown implements provider.Volumes; the pod's control group goes with its volumes.
+func (h *Host) TearDown(ctx context.Context, uid types.UID) error {
+	if err := h.o.Volumes.TearDown(ctx, uid); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	delete(h.volumes, uid)
+	h.mu.Unlock()
+	if h.o.Cgroups == nil {
+		return nil
+	}
+	if err := h.o.Cgroups.Remove(ctx, uid); err != nil {
+		return fmt.Errorf("remove control group of pod: %w", err)
+	}
+	return nil
+}
