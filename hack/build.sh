@@ -23,5 +23,5 @@ step() { # step NAME COMMAND...: run it, with a dot every ten seconds so that no
 step sidemount-agent env CGO_ENABLED=0 go build -trimpath -ldflags "$ldflags" -o "$BIN/sidemount-agent" ./cmd/sidemount-agent
 step sidemount env CGO_ENABLED=0 go build -trimpath -ldflags "$ldflags" -o "$BIN/sidemount" ./cmd/sidemount
 step sidemount-juicefs mount/clients/juicefs/build.sh "$BIN/sidemount-juicefs"
-step cluster env CGO_ENABLED=0 go build -C hack/cluster -trimpath -o "$BIN/cluster" .
+step cluster env CGO_ENABLED=0 go build -C hack/cluster -trimpath -o "$BIN/cluster" ./cmd/cluster
 "$BIN/cluster" build --bin "$BIN"

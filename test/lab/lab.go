@@ -4,6 +4,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -70,6 +71,29 @@ func (l *Lab) connect(ctx context.Context) error {
 	l.Config.QPS, l.Config.Burst = 200, 400
 	l.Client, err = kubernetes.NewForConfig(l.Config)
 	return err
+}
+
+// State is the part of hack/cluster's state file that tests use.
+type State struct {
+	Components map[string]struct {
+		PID int    `json:"pid"`
+		Log string `json:"log"`
+	} `json:"components"`
+	AuthRegistry struct {
+		Address  string `json:"address"`
+		Username string `json:"username"`
+		Password string `json:"password"`
+	} `json:"authRegistry"`
+}
+
+// State reads the cluster's state file; pids are those of this host.
+func (l *Lab) State() (State, error) {
+	var s State
+	raw, err := os.ReadFile(filepath.Join(filepath.Dir(l.Kubeconfig), "state.json"))
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(raw, &s)
 }
 
 // Stop ends a cluster that Start brought up; it fails if anything of it is left on the machine.

@@ -18,7 +18,7 @@ const many = 50
 
 // memory measures resident memory: of the virtual node's process without and with pods, and of an idle sidecar's two processes.
 func (b *benchmark) memory(ctx context.Context) (string, error) {
-	node, err := b.nodeProcess(ctx)
+	node, err := b.nodeProcess()
 	if err != nil {
 		return "", err
 	}
@@ -45,12 +45,16 @@ func (b *benchmark) memory(ctx context.Context) (string, error) {
 }
 
 // nodeProcess finds the virtual node's process by what hack/cluster recorded.
-func (b *benchmark) nodeProcess(ctx context.Context) (int, error) {
-	out, err := b.lab.Cluster(ctx, "virtual-node", "pid", "--name", b.lab.Name, "--node", lab.VirtualNode)
+func (b *benchmark) nodeProcess() (int, error) {
+	state, err := b.lab.State()
 	if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(strings.TrimSpace(out))
+	c, ok := state.Components[lab.VirtualNode+"/sidemount"]
+	if !ok {
+		return 0, fmt.Errorf("the cluster has no process of %s", lab.VirtualNode)
+	}
+	return c.PID, nil
 }
 
 type footprint struct{ agent, client float64 }

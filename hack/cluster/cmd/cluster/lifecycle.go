@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
@@ -51,8 +50,7 @@ func runUp(ctx context.Context, args []string) error {
 	}
 	_, err = cluster.Up(ctx, cluster.UpOptions{
 		Name: *name, Dir: *dir, Bin: o.Bin,
-		Manifests: []string{filepath.Join(o.Source, "manifests", "virtual-node-rbac.yaml")},
-		Nodes:     *nodes, Virtual: *virtual, Process: process.value(), Images: images,
+		Nodes: *nodes, Virtual: *virtual, Process: process.value(), Images: images,
 	}, os.Stderr)
 	return err
 }

@@ -53,10 +53,9 @@ func options(t *testing.T, suffix string) cluster.UpOptions {
 		}
 	})
 	return cluster.UpOptions{
-		Name:      name,
-		Dir:       filepath.Join(cluster.DefaultDir, name),
-		Bin:       o.Bin,
-		Manifests: []string{filepath.Join(o.Source, "manifests", "virtual-node-rbac.yaml")},
+		Name: name,
+		Dir:  filepath.Join(cluster.DefaultDir, name),
+		Bin:  o.Bin,
 	}
 }
 

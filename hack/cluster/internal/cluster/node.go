@@ -137,13 +137,10 @@ func (c *Cluster) kubeletProgram(n Node) program {
 	}
 }
 
-// issueNode makes certificates and kubeconfig of the node: an ordinary node is who the node authorizer knows, a virtual
-// one is a user with a ClusterRole of its own, because it reads what that authorizer does not hand to nodes.
+// issueNode makes certificates and kubeconfig of the node. Ordinary or virtual, it is who the node authorizer knows, which
+// lets it read the objects of its own pods only, those of their volumes included.
 func (c *Cluster) issueNode(ca *pki.Authority, n Node) error {
 	client := pki.Request{Name: n.Name + "-client", User: "system:node:" + n.Name, Groups: []string{"system:nodes"}}
-	if n.Virtual {
-		client.User, client.Groups = "sidemount:node:"+n.Name, []string{virtualNodeGroup}
-	}
 	pair, err := ca.Issue(client)
 	if err != nil {
 		return err

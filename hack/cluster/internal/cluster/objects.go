@@ -3,23 +3,10 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"strings"
 	"time"
 
 	"github.com/sidemount/sidemount/hack/cluster/internal/wait"
 )
-
-// apply creates or updates the objects of a manifest.
-func (c *Cluster) apply(ctx context.Context, manifest string) error {
-	cmd := exec.CommandContext(ctx, c.state.bin("kubectl"), "apply", "--filename", manifest)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.state.Kubeconfig, "KUBECACHEDIR="+c.state.path("kubectl-cache"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("apply %s: %w: %s", manifest, err, strings.TrimSpace(string(out)))
-	}
-	return nil
-}
 
 // defaultServiceAccount waits for what the API server refuses every pod without.
 func (c *Cluster) defaultServiceAccount(ctx context.Context, timeout time.Duration) error {

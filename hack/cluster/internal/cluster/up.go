@@ -25,8 +25,6 @@ type UpOptions struct {
 	Dir string
 	// Bin holds the programs.
 	Bin string
-	// Manifests are applied as soon as the API server is ready.
-	Manifests []string
 	// Nodes and Virtual are numbers of nodes. Those that exist are never taken away.
 	Nodes   int
 	Virtual int
@@ -195,13 +193,10 @@ func (c *Cluster) startControlPlane(ctx context.Context, o UpOptions, cr *creden
 	for _, p := range []program{c.controllersProgram(cr), c.schedulerProgram(cr)} {
 		g.Go(func() error { return c.ensure(gctx, p) })
 	}
-	for _, m := range o.Manifests {
-		g.Go(func() error { return c.apply(gctx, m) })
-	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	timer.done("controllers, scheduler, manifests")
+	timer.done("controllers, scheduler")
 	return nil
 }
 

@@ -13,9 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// virtualNodeGroup is the group of all virtual nodes, to which manifests/virtual-node-rbac.yaml gives its roles.
-const virtualNodeGroup = "sidemount:nodes"
-
 // VirtualProcess says how to start the process of a virtual node.
 type VirtualProcess struct {
 	// Program is the path of sidemount, Agent that of sidemount-agent.
@@ -38,7 +35,7 @@ func (p VirtualProcess) argv(s *State, n Node) []string {
 		"--client-ca-file", s.CA,
 	}
 	if p.Agent != "" {
-		argv = append(argv, "--agent", p.Agent)
+		argv = append(argv, "--agent-path", p.Agent)
 	}
 	return append(argv, p.Args...)
 }
