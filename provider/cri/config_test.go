@@ -50,6 +50,9 @@ func TestConfigRefuses(t *testing.T) {
 			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want ErrConfig with %q", err, tt.want)
 			}
+			if strings.Contains(Message(err), ErrConfig.Error()) {
+				t.Errorf("the message %q tells the kind of error", Message(err))
+			}
 		})
 	}
 }

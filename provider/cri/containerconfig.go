@@ -98,7 +98,7 @@ func containerMounts(c *corev1.Container, in ContainerInput, security *runtimeap
 func bindMount(c *corev1.Container, m Mount, privileged bool, host Host) (*runtimeapi.Mount, error) {
 	propagation, err := mountPropagation(m, privileged)
 	if err != nil {
-		return nil, fmt.Errorf("%w: mount %q of container %s: %w", ErrConfig, m.Name, c.Name, err)
+		return nil, misfit("mount %q of container %s: %v", m.Name, c.Name, err)
 	}
 	return &runtimeapi.Mount{
 		ContainerPath:     path.Join("/", m.ContainerPath),

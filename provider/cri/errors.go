@@ -49,6 +49,21 @@ func ImageReason(err error) string {
 	return ErrImagePull.Error()
 }
 
+// refusal is an error of a kind, with a text that is shown to users and therefore does not tell the kind.
+type refusal struct {
+	kind error
+	text string
+}
+
+func (e *refusal) Error() string { return e.text }
+
+func (e *refusal) Unwrap() error { return e.kind }
+
+// misfit says what a pod asks for that cannot be configured.
+func misfit(format string, args ...any) error {
+	return &refusal{kind: ErrConfig, text: fmt.Sprintf(format, args...)}
+}
+
 // callError is what the runtime answered. Its text is the runtime's own, without gRPC's decoration, because it ends up in
 // events and in the status of pods.
 type callError struct {

@@ -18,20 +18,20 @@ const (
 func Hostname(pod *corev1.Pod, clusterDomain string) (name, domain string, err error) {
 	if o := pod.Spec.HostnameOverride; o != nil {
 		if msgs := validation.IsDNS1123Subdomain(*o); len(msgs) > 0 {
-			return "", "", fmt.Errorf("%w: pod HostnameOverride %q is not a valid DNS subdomain: %s", ErrConfig, *o, strings.Join(msgs, ";"))
+			return "", "", misfit("pod HostnameOverride %q is not a valid DNS subdomain: %s", *o, strings.Join(msgs, ";"))
 		}
 		return truncateHostname(*o), "", nil
 	}
 	name = pod.Name
 	if h := pod.Spec.Hostname; h != "" {
 		if msgs := validation.IsDNS1123Label(h); len(msgs) > 0 {
-			return "", "", fmt.Errorf("%w: pod Hostname %q is not a valid DNS label: %s", ErrConfig, h, strings.Join(msgs, ";"))
+			return "", "", misfit("pod Hostname %q is not a valid DNS label: %s", h, strings.Join(msgs, ";"))
 		}
 		name = h
 	}
 	if s := pod.Spec.Subdomain; s != "" {
 		if msgs := validation.IsDNS1123Label(s); len(msgs) > 0 {
-			return "", "", fmt.Errorf("%w: pod Subdomain %q is not a valid DNS label: %s", ErrConfig, s, strings.Join(msgs, ";"))
+			return "", "", misfit("pod Subdomain %q is not a valid DNS label: %s", s, strings.Join(msgs, ";"))
 		}
 		domain = fmt.Sprintf("%s.%s.svc.%s", s, pod.Namespace, clusterDomain)
 	}
@@ -54,8 +54,7 @@ func kernelHostname(pod *corev1.Pod, clusterDomain string) (string, error) {
 	}
 	fqdn := name + "." + domain
 	if len(fqdn) > maxNodename {
-		return "", fmt.Errorf("%w: failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)",
-			ErrConfig, fqdn, maxNodename, len(fqdn))
+		return "", misfit("failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)", fqdn, maxNodename, len(fqdn))
 	}
 	return fqdn, nil
 }

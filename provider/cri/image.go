@@ -127,3 +127,51 @@ func fromImage(img *runtimeapi.Image) Image {
 	}
 	return out
 }
+
+// UsedImages returns the ids and names of all images that any container of the runtime was made from, whatever node it belongs to.
+func (r *Runtime) UsedImages(ctx context.Context) (map[string]bool, error) {
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
+	resp, err := r.client.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	if err != nil {
+		return nil, wrap(err, "list containers")
+	}
+	used := map[string]bool{}
+	for _, c := range resp.Containers {
+		for _, name := range []string{c.ImageId, c.ImageRef, c.GetImage().GetImage()} {
+			if name != "" {
+				used[name] = true
+			}
+		}
+	}
+	return used, nil
+}
+
+// FileSystem is where the runtime keeps images or containers.
+type FileSystem struct {
+	Mountpoint string
+	// UsedBytes and UsedInodes are what the images, or the containers, take of it.
+	UsedBytes  uint64
+	UsedInodes uint64
+}
+
+// ImageFileSystems returns the file systems of images and those of the containers' writable layers, which may be the same.
+func (r *Runtime) ImageFileSystems(ctx context.Context) (images, containers []FileSystem, err error) {
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
+	resp, err := r.images.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
+	if err != nil {
+		return nil, nil, wrap(err, "file systems of images")
+	}
+	return fileSystems(resp.ImageFilesystems), fileSystems(resp.ContainerFilesystems), nil
+}
+
+func fileSystems(list []*runtimeapi.FilesystemUsage) []FileSystem {
+	out := make([]FileSystem, len(list))
+	for i, u := range list {
+		out[i] = FileSystem{
+			Mountpoint: u.GetFsId().GetMountpoint(), UsedBytes: u.GetUsedBytes().GetValue(), UsedInodes: u.GetInodesUsed().GetValue(),
+		}
+	}
+	return out
+}

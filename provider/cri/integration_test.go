@@ -286,6 +286,14 @@ func realImages(t *testing.T, ctx context.Context, l *lab, _ <-chan cri.Event) {
 	if err != nil || len(all) == 0 || l.image.Size == 0 {
 		t.Errorf("Images = %d, %v; ours %+v", len(all), err, l.image)
 	}
+	disks, _, err := l.runtime.ImageFileSystems(ctx)
+	if err != nil || len(disks) == 0 || disks[0].Mountpoint == "" || disks[0].UsedBytes == 0 {
+		t.Errorf("ImageFileSystems = %+v, %v", disks, err)
+	}
+	l.run(ctx, l.pod("sleep 600"), nil)
+	if used, err := l.runtime.UsedImages(ctx); err != nil || !used[l.image.ID] {
+		t.Errorf("UsedImages = %v, %v; want %s among them", used, err, l.image.ID)
+	}
 }
 
 func realEnd(t *testing.T, ctx context.Context, l *lab, events <-chan cri.Event) {

@@ -1,8 +1,6 @@
 package cri
 
 import (
-	"fmt"
-
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -10,7 +8,7 @@ import (
 // namespaceOptions say which namespaces a pod's containers share with the host and with each other.
 func namespaceOptions(pod *corev1.Pod, userns *runtimeapi.UserNamespace) (*runtimeapi.NamespaceOption, error) {
 	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers && userns == nil {
-		return nil, fmt.Errorf("%w: hostUsers: false needs user namespaces, which this node does not offer", ErrConfig)
+		return nil, misfit("hostUsers: false needs user namespaces, which this node does not offer")
 	}
 	if userns == nil {
 		userns = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_NODE}

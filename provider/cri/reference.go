@@ -39,7 +39,7 @@ type Reference struct {
 // ParseImage takes an image name apart. The error matches ErrInvalidImageName.
 func ParseImage(name string) (Reference, error) {
 	invalid := func(why string) (Reference, error) {
-		return Reference{}, fmt.Errorf("%w: couldn't parse image name %q: %s", ErrInvalidImageName, name, why)
+		return Reference{}, &refusal{kind: ErrInvalidImageName, text: fmt.Sprintf("couldn't parse image name %q: invalid reference format: %s", name, why)}
 	}
 	if name == "" {
 		return invalid("it is empty")

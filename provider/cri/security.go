@@ -110,16 +110,15 @@ func verifyNonRoot(sc *corev1.SecurityContext, pod *corev1.Pod, c *corev1.Contai
 	where := fmt.Sprintf("(pod: %q, container: %s)", fmt.Sprintf("%s_%s(%s)", pod.Name, pod.Namespace, pod.UID), c.Name)
 	switch {
 	case sc.RunAsUser != nil && *sc.RunAsUser == 0:
-		return fmt.Errorf("%w: container's runAsUser breaks non-root policy %s", ErrConfig, where)
+		return misfit("container's runAsUser breaks non-root policy %s", where)
 	case sc.RunAsUser != nil:
 		return nil
 	case image.UID == nil && image.Username != "":
-		return fmt.Errorf("%w: container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root %s",
-			ErrConfig, image.Username, where)
+		return misfit("container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root %s", image.Username, where)
 	case image.UID == nil || *image.UID == 0:
-		return fmt.Errorf("%w: container has runAsNonRoot and image will run as root %s", ErrConfig, where)
+		return misfit("container has runAsNonRoot and image will run as root %s", where)
 	case *image.UID < 0 || *image.UID > 1<<31-1:
-		return fmt.Errorf("%w: container has runAsNonRoot and image has an invalid user id (%d) %s", ErrConfig, *image.UID, where)
+		return misfit("container has runAsNonRoot and image has an invalid user id (%d) %s", *image.UID, where)
 	}
 	return nil
 }
@@ -140,7 +139,7 @@ func supplementalGroups(pod *corev1.Pod) ([]int64, runtimeapi.SupplementalGroups
 	}
 	policy, ok := runtimeapi.SupplementalGroupsPolicy_value[string(*sc.SupplementalGroupsPolicy)]
 	if !ok {
-		return nil, 0, fmt.Errorf("%w: unsupported supplementalGroupsPolicy: %s", ErrConfig, *sc.SupplementalGroupsPolicy)
+		return nil, 0, misfit("unsupported supplementalGroupsPolicy: %s", *sc.SupplementalGroupsPolicy)
 	}
 	return groups, runtimeapi.SupplementalGroupsPolicy(policy), nil
 }
@@ -157,7 +156,7 @@ func seccomp(profile *corev1.SeccompProfile, in ContainerInput) (*runtimeapi.Sec
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}, nil
 	case corev1.SeccompProfileTypeLocalhost:
 		if profile.LocalhostProfile == nil || !filepath.IsLocal(*profile.LocalhostProfile) {
-			return nil, fmt.Errorf("%w: localhostProfile must be a relative path without \"..\" if seccompProfile type is Localhost", ErrConfig)
+			return nil, misfit("localhostProfile must be a relative path without \"..\" if seccompProfile type is Localhost")
 		}
 		return &runtimeapi.SecurityProfile{
 			ProfileType:  runtimeapi.SecurityProfile_Localhost,
@@ -190,15 +189,15 @@ func setAppArmor(out *runtimeapi.LinuxContainerSecurityContext, pod *corev1.Pod,
 		}
 	case corev1.AppArmorProfileTypeLocalhost:
 		if profile.LocalhostProfile == nil || *profile.LocalhostProfile == "" {
-			return fmt.Errorf("%w: missing localhost apparmor profile name", ErrConfig)
+			return misfit("missing localhost apparmor profile name")
 		}
 		if !host.AppArmor {
-			return fmt.Errorf("%w: cannot enforce AppArmor: AppArmor is not enabled on the host", ErrConfig)
+			return misfit("cannot enforce AppArmor: AppArmor is not enabled on the host")
 		}
 		out.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: *profile.LocalhostProfile}
 		out.ApparmorProfile = corev1.DeprecatedAppArmorBetaProfileNamePrefix + *profile.LocalhostProfile
 	default:
-		return fmt.Errorf("%w: unknown apparmor profile type: %q", ErrConfig, profile.Type)
+		return misfit("unknown apparmor profile type: %q", profile.Type)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package cri
 
 import (
-	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,7 +21,7 @@ func stopSignal(c *corev1.Container) (runtimeapi.Signal, error) {
 	name := string(*c.Lifecycle.StopSignal)
 	v, ok := runtimeapi.Signal_value[signalToCRI.Replace(name)]
 	if !ok || v == int32(runtimeapi.Signal_RUNTIME_DEFAULT) {
-		return 0, fmt.Errorf("%w: stop signal %q is unknown", ErrConfig, name)
+		return 0, misfit("stop signal %q is unknown", name)
 	}
 	return runtimeapi.Signal(v), nil
 }
