@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-base/metrics/legacyregistry"
+	_ "k8s.io/component-base/metrics/prometheus/restclient" // calls to the API server
+	_ "k8s.io/component-base/metrics/prometheus/workqueue"  // queues of the Kubernetes libraries
+
+	"github.com/sidemount/sidemount/mount"
+	"github.com/sidemount/sidemount/mount/broker"
+	"github.com/sidemount/sidemount/node"
+	"github.com/sidemount/sidemount/provider"
+)
+
+// metrics are the node's own figures; those of the process and the Kubernetes libraries come from their registry.
+type metrics struct {
+	registry *prometheus.Registry
+	start    prometheus.Histogram
+	events   *prometheus.CounterVec
+	pause    prometheus.Histogram
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		start: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "sidemount_pod_start_seconds",
+			Help:    "Time from the node learning of a pod until it runs for the first time",
+			Buckets: []float64{0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300},
+		}),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sidemount_session_events_total",
+			Help: "Changes of FUSE sessions by reason",
+		}, []string{"reason"}),
+		pause: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "sidemount_session_pause_seconds",
+			Help:    "Time that requests waited for a new client after the end of the one before",
+			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
+		}),
+	}
+	m.registry.MustRegister(m.start, m.events, m.pause, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sidemount_build_info", Help: "Always 1; the version is a label", ConstLabels: prometheus.Labels{"version": version},
+	}, func() float64 { return 1 }))
+	return m
+}
+
+func (m *metrics) podRunning(_ *corev1.Pod, after time.Duration) { m.start.Observe(after.Seconds()) }
+
+func (m *metrics) sessionEvent(e broker.Event) {
+	m.events.WithLabelValues(string(e.Reason)).Inc()
+	if e.Reason == broker.ClientRestarted {
+		m.pause.Observe(e.Pause.Seconds())
+	}
+}
+
+// watch has pods and sessions counted at each scrape.
+func (m *metrics) watch(engine *provider.Engine, sessions *broker.Broker) {
+	m.registry.MustRegister(&census{engine: engine, sessions: sessions})
+}
+
+func (m *metrics) gatherer() prometheus.Gatherer {
+	return prometheus.Gatherers{m.registry, legacyregistry.DefaultGatherer}
+}
+
+// census counts what there is at the moment of a scrape.
+type census struct {
+	engine   *provider.Engine
+	sessions *broker.Broker
+}
+
+var (
+	podsDesc     = prometheus.NewDesc("sidemount_pods", "Pods on this node by phase", []string{"phase"}, nil)
+	sessionsDesc = prometheus.NewDesc("sidemount_sessions", "FUSE sessions by state", []string{"state"}, nil)
+)
+
+func (*census) Describe(descs chan<- *prometheus.Desc) {
+	descs <- podsDesc
+	descs <- sessionsDesc
+}
+
+func (c *census) Collect(out chan<- prometheus.Metric) {
+	phases := map[string]int{"Pending": 0, "Running": 0, "Succeeded": 0, "Failed": 0}
+	for _, view := range c.engine.Views() {
+		if view.Status != nil && view.Status.Phase != "" {
+			phases[string(view.Status.Phase)]++
+		}
+	}
+	states := map[string]int{string(mount.Mounted): 0, string(mount.Attached): 0, string(mount.Orphaned): 0}
+	for _, s := range c.sessions.Sessions() {
+		states[string(s.State)]++
+	}
+	for phase, count := range phases {
+		out <- prometheus.MustNewConstMetric(podsDesc, prometheus.GaugeValue, float64(count), phase)
+	}
+	for state, count := range states {
+		out <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, float64(count), state)
+	}
+}
+
+// metricsServer is for a scraper or a prober on this host that has no credentials.
+type metricsServer struct {
+	address  string
+	gatherer prometheus.Gatherer
+	checks   []node.HealthCheck
+}
+
+// Run serves until ctx ends.
+func (s metricsServer) Run(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	mux.HandleFunc("GET /healthz", s.health)
+	server := &http.Server{Addr: s.address, Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (s metricsServer) health(w http.ResponseWriter, r *http.Request) {
+	for _, c := range s.checks {
+		if err := c.Check(r.Context()); err != nil {
+			http.Error(w, c.Name+": "+err.Error(), http.StatusInternalServerError)
+			return
+		}
+	}
+	fmt.Fprint(w, "ok")
+}
