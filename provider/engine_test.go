@@ -16,11 +16,7 @@ import (
 
 var _ = Describe("a pod on the node", func() {
 	var w *world
-	BeforeEach(func() {
-		SetDefaultEventuallyTimeout(10 * time.Second)
-		SetDefaultEventuallyPollingInterval(5 * time.Millisecond)
-		w = newWorld()
-	})
+	BeforeEach(func() { w = newWorld() })
 
 	It("runs, is ready and has its addresses", func() {
 		w.start()
@@ -125,7 +121,7 @@ var _ = Describe("a pod on the node", func() {
 			p.Spec.Containers[0].Image = "task"
 		}))
 		Eventually(w.phase(pod)).Should(Equal(corev1.PodFailed))
-		t := w.pod(pod).Status.ContainerStatuses[0].State.Terminated
+		t := w.app(pod).State.Terminated
 		Expect(t.ExitCode).To(Equal(int32(3)))
 		Expect(t.Message).To(Equal("no such table"))
 	})
@@ -135,7 +131,7 @@ var _ = Describe("a pod on the node", func() {
 		w.start()
 		pod := w.create(newPod("web", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "crashy" }))
 		Eventually(w.waiting(pod, "app")).Should(Equal("CrashLoopBackOff"))
-		c := w.pod(pod).Status.ContainerStatuses[0]
+		c := w.app(pod)
 		Expect(c.RestartCount).To(Equal(int32(1)))
 		Expect(c.LastTerminationState.Terminated.ExitCode).To(Equal(int32(1)))
 		Expect(c.State.Waiting.Message).To(HavePrefix("back-off 10s restarting failed container=app pod=web_default("))
@@ -211,7 +207,7 @@ var _ = Describe("a pod on the node", func() {
 		w.runtime.KillSandbox(pod.UID)
 		Eventually(func() int { return len(w.runtime.Has(pod.UID).Sandboxes) }).Should(Equal(2))
 		Eventually(w.running(pod.UID)).Should(Equal([]string{"app"}))
-		Eventually(func() int32 { return w.pod(pod).Status.ContainerStatuses[0].RestartCount }).Should(Equal(int32(1)))
+		Eventually(func() int32 { return w.app(pod).RestartCount }).Should(Equal(int32(1)))
 	})
 
 	It("fails when its deadline is over", func() {

@@ -3,6 +3,7 @@ package provider_test
 import (
 	"context"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +27,8 @@ func TestProvider(t *testing.T) {
 	logger.SetLevel(logrus.DebugLevel)
 	log.L = vklogrus.FromLogrus(logrus.NewEntry(logger))
 	RegisterFailHandler(Fail)
+	SetDefaultEventuallyTimeout(15 * time.Second)
+	SetDefaultEventuallyPollingInterval(5 * time.Millisecond)
 	RunSpecs(t, "pod engine")
 }
 
@@ -73,19 +76,18 @@ func (w *world) start(change ...func(*provider.Options)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- control.Run(ctx) }()
-	w.stop = func() {
+	w.stop = sync.OnceFunc(func() {
 		cancel()
 		Eventually(done).WithTimeout(10 * time.Second).Should(Receive(BeNil()))
 		Eventually(runtime.NumGoroutine).WithTimeout(10*time.Second).Should(BeNumerically("<=", before+2), "goroutines are left")
-	}
-	DeferCleanup(func() { w.stop() })
+	})
+	DeferCleanup(w.stop)
 }
 
 // restart ends the engine and runs a new one, as a restart of the process would.
 func (w *world) restart() {
 	GinkgoHelper()
 	w.stop()
-	w.stop = func() {}
 	w.start()
 }
 
@@ -119,6 +121,14 @@ func (w *world) phase(pod *corev1.Pod) func() corev1.PodPhase {
 
 func (w *world) exists(pod *corev1.Pod) func() bool {
 	return func() bool { return w.pod(pod).UID == pod.UID }
+}
+
+// app returns the status of the pod's first container, an empty one before there is any.
+func (w *world) app(pod *corev1.Pod) corev1.ContainerStatus {
+	if s := w.pod(pod).Status.ContainerStatuses; len(s) > 0 {
+		return s[0]
+	}
+	return corev1.ContainerStatus{State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}}}
 }
 
 // waiting returns why the container does not run.

@@ -43,6 +43,7 @@ type Runtime struct {
 	behaviours map[string]Behaviour
 	pulled     map[string]bool
 	streams    map[chan cri.Event]bool
+	mute       bool
 	calls      []string
 	failures   map[string]error
 	holds      map[string]chan struct{}
@@ -164,9 +165,19 @@ func (r *Runtime) Events(ctx context.Context) (<-chan cri.Event, error) {
 	return stream, nil
 }
 
+// Mute loses all events from now on, as a broken stream would.
+func (r *Runtime) Mute() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mute = true
+}
+
 // emit sends an event to all streams; a full one loses it, as a broken stream would. Callers hold mu.
 func (r *Runtime) emit(t cri.EventType, uid types.UID, id string) {
 	for s := range r.streams {
+		if r.mute {
+			continue
+		}
 		select {
 		case s <- cri.Event{Type: t, UID: uid, ContainerID: id}:
 		default:

@@ -1,0 +1,83 @@
+package providertest
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sidemount/sidemount/provider"
+)
+
+var _ provider.Preparer = (*Preparer)(nil)
+
+// Preparer injects one native sidecar into every pod.
+type Preparer struct {
+	// Sidecar is put first among the init containers.
+	Sidecar corev1.Container
+
+	// mu guards the fields below.
+	mu       sync.Mutex
+	err      error
+	started  bool
+	failure  string
+	prepared map[types.UID]int
+	released []types.UID
+}
+
+// NewPreparer returns a Preparer whose sidecar has started as soon as it runs.
+func NewPreparer(sidecar corev1.Container) *Preparer {
+	return &Preparer{Sidecar: sidecar, started: true, prepared: make(map[types.UID]int)}
+}
+
+// Fail makes Prepare fail with err until it is called with nil.
+func (p *Preparer) Fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+}
+
+// Report sets what Started answers.
+func (p *Preparer) Report(started bool, failure string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.started, p.failure = started, failure
+}
+
+// Released returns the pods that have been released, each once.
+func (p *Preparer) Released() []types.UID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Compact(slices.Clone(p.released))
+}
+
+// Prepare implements provider.Preparer.
+func (p *Preparer) Prepare(_ context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return nil, p.err
+	}
+	p.prepared[pod.UID]++
+	pod = pod.DeepCopy()
+	pod.Spec.InitContainers = slices.Insert(pod.Spec.InitContainers, 0, p.Sidecar)
+	return pod, nil
+}
+
+// Started implements provider.Preparer.
+func (p *Preparer) Started(*corev1.Pod, string) (bool, string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.started, p.failure
+}
+
+// Release implements provider.Preparer.
+func (p *Preparer) Release(_ context.Context, pod *corev1.Pod, _ time.Duration) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.released = append(p.released, pod.UID)
+	return nil
+}
