@@ -83,12 +83,12 @@ func (a *actor) started(ctx context.Context, name string, last cri.Container, er
 		return
 	}
 	now := time.Now()
+	if (err == nil || errors.Is(err, errStarted)) && last.State == cri.Exited {
+		m.crash.restarted(now, last.FinishedAt)
+	}
 	if err == nil {
 		m.waiting, m.pull, m.failure = nil, backoff{}, backoff{}
 		a.message = ""
-		if last.State == cri.Exited {
-			m.crash.restarted(now, last.FinishedAt)
-		}
 		return
 	}
 	reason, message := reasonOf(err, reasonCreate)
@@ -96,10 +96,7 @@ func (a *actor) started(ctx context.Context, name string, last cri.Container, er
 	switch {
 	case isImageReason(reason):
 		m.pull.failed(now, pullPauses)
-	case errors.Is(err, errStarted):
-		// The container ran, so the runtime tells when it ended, and the pause is that of a crash.
-		m.crash.restarted(now, now)
-	default:
+	case !errors.Is(err, errStarted):
 		m.failure.failed(now, retryPauses)
 	}
 	log.G(ctx).WithField("container", name).WithField("reason", reason).WithField("message", message).Warn("container not started, will retry")
@@ -115,8 +112,9 @@ func isImageReason(reason string) bool {
 	return false
 }
 
-// errStarted: the container has been started, and then its postStart hook or the runtime failed.
-var errStarted = errors.New("after the start")
+// errStarted: the container has been created and has ended, because it could not be started or because its postStart hook failed.
+// The runtime tells when that was, and the pause before the next attempt is that of a crash.
+var errStarted = errors.New("after the creation")
 
 // starting is the start of one container, outside the actor.
 type starting struct {
@@ -172,7 +170,7 @@ func (s starting) create(ctx context.Context) (string, error) {
 	s.events.container(s.pod, name, corev1.EventTypeNormal, eventCreated, "Container created")
 	if err := s.e.runtime.StartContainer(ctx, id); err != nil {
 		s.warn(eventFailed, "Error: %v", cri.Message(err))
-		return "", &reasonedError{reasonRun, cri.Message(err)}
+		return "", fmt.Errorf("%w: %w", errStarted, &reasonedError{reasonRun, cri.Message(err)})
 	}
 	s.events.container(s.pod, name, corev1.EventTypeNormal, eventStarted, "Container started")
 	return id, nil
