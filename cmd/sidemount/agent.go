@@ -14,7 +14,7 @@ const agentName = "sidemount-agent"
 func installAgent(program, dir string) error {
 	content, err := os.ReadFile(program)
 	if err != nil {
-		return fmt.Errorf("--agent: %w", err)
+		return fmt.Errorf("--agent-path: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("install the agent: %w", err)

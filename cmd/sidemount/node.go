@@ -20,7 +20,7 @@ import (
 type nodeOptions struct {
 	nodeName, nodeIP, kubeconfig                 string
 	runtimeEndpoint, cgroupParent                string
-	rootDir, runDir, podLogsDir, agent           string
+	rootDir, runDir, podLogsDir, agentPath       string
 	juicefsImage, passthroughImage               string
 	driverNames                                  []string
 	clusterDNS                                   []string
@@ -68,7 +68,7 @@ func (o *nodeOptions) addTo(f *pflag.FlagSet) {
 	f.StringVar(&o.rootDir, "root-dir", "/var/lib/sidemount", "directory of the pods' volumes and of all state; it must be below a shared mount")
 	f.StringVar(&o.runDir, "run-dir", "/run/sidemount", "directory of sockets")
 	f.StringVar(&o.podLogsDir, "pod-logs-dir", "/var/log/pods", "directory of the pods' logs")
-	f.StringVar(&o.agent, "agent", "", "the program sidemount-agent (default: beside this program)")
+	f.StringVar(&o.agentPath, "agent-path", "", "the program sidemount-agent (default: beside this program)")
 	f.StringVar(&o.juicefsImage, "juicefs-image", "", "image of the JuiceFS client (default: the one of this version)")
 	f.StringVar(&o.passthroughImage, "passthrough-image", "", "image in which the passthrough client runs (default: a pause image)")
 	f.StringSliceVar(&o.driverNames, "driver-name", []string{sidecar.DefaultDriver}, "CSI driver whose volumes are served; may be repeated")
@@ -102,12 +102,12 @@ func (o *nodeOptions) complete() error {
 		}
 		o.nodeName = strings.ToLower(name)
 	}
-	if o.agent == "" {
+	if o.agentPath == "" {
 		self, err := os.Executable()
 		if err != nil {
 			return fmt.Errorf("find this program: %w", err)
 		}
-		o.agent = filepath.Join(filepath.Dir(self), "sidemount-agent")
+		o.agentPath = filepath.Join(filepath.Dir(self), "sidemount-agent")
 	}
 	for name, dir := range map[string]string{"root-dir": o.rootDir, "run-dir": o.runDir, "pod-logs-dir": o.podLogsDir} {
 		if !filepath.IsAbs(dir) {

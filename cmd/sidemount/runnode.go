@@ -225,7 +225,7 @@ func (n *virtualNode) allocatable() corev1.ResourceList { return n.node.Object()
 func (n *virtualNode) holdSessions(ctx context.Context) (err error) {
 	o := n.options
 	agentDir := filepath.Join(o.rootDir, "bin")
-	if err := installAgent(o.agent, agentDir); err != nil {
+	if err := installAgent(o.agentPath, agentDir); err != nil {
 		return err
 	}
 	n.sessions, err = broker.New(broker.Options{
