@@ -26,7 +26,7 @@ type VirtualProcess struct {
 func (p VirtualProcess) argv(s *State, n Node) []string {
 	argv := []string{p.Program, "node",
 		"--node-name", n.Name,
-		"--node-ip", n.Address,
+		"--node-ip", n.Address, "--address", n.Address, // the nodes of a cluster share a network
 		"--kubeconfig", n.Kubeconfig,
 		"--runtime-endpoint", "unix://" + n.ContainerdSocket,
 		"--root-dir", n.RootDir,
