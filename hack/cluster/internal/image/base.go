@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// Pause is the image of the pod sandbox.
+// Pause is the image of the pod sandbox, also under the name that everybody knows it by.
 func Pause(program string) Spec {
 	return Spec{
-		Names:      []string{"localhost/pause:1"},
+		Names:      []string{"localhost/pause:1", "registry.k8s.io/pause:3.10"},
 		Layer:      Layer{Files: []File{{Source: program, Target: "/pause", Mode: 0o755}}},
 		Entrypoint: []string{"/pause"},
 		User:       "65535:65535",
