@@ -72,6 +72,22 @@ func (f *FS) file(fh, node uint64, flags uint32) (*os.File, error) {
 	return f.files.put(fh, file), nil
 }
 
+// anyFile is file for requests that do not say how the handle was opened. The file can then do everything that its user may: which handle is good for what is
+// for the kernel to say, and the next request to this one may be another.
+func (f *FS) anyFile(fh, node uint64) (*os.File, error) {
+	if file := f.files.get(fh); file != nil {
+		return file, nil
+	}
+	file, err := f.open(node, unix.O_RDWR)
+	if err == unix.EACCES || err == unix.EROFS || err == unix.EPERM || err == unix.ETXTBSY {
+		file, err = f.open(node, unix.O_RDONLY)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f.files.put(fh, file), nil
+}
+
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	file, err := f.open(in.NodeId, int(in.Flags)&reopenable)
 	if err != nil {
@@ -126,7 +142,12 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResu
 }
 
 func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
-	file, err := f.file(in.Fh, in.NodeId, in.Flags)
+	reopen := func() (*os.File, error) { return f.file(in.Fh, in.NodeId, in.Flags) }
+	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
+		// Pages of a shared mapping come without flags.
+		reopen = func() (*os.File, error) { return f.anyFile(in.Fh, in.NodeId) }
+	}
+	file, err := reopen()
 	if err != nil {
 		return 0, status(err)
 	}
@@ -140,9 +161,9 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 // Flush reports what closing a file would: nothing is kept back here.
 func (f *FS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.OK }
 
-// Fsync of a file that an earlier client had open opens it for writing: what that client wrote is in the host's page cache like everything else.
+// Fsync of a file that an earlier client had open syncs what that client wrote too: it is in the host's page cache like everything else.
 func (f *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	file, err := f.file(in.Fh, in.NodeId, unix.O_RDONLY)
+	file, err := f.anyFile(in.Fh, in.NodeId)
 	if err != nil {
 		return status(err)
 	}
@@ -159,9 +180,9 @@ func (f *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	})
 }
 
-// write runs a call on a file that is open for writing; requests without flags come for writable handles only.
+// write runs a call on a file that is open for writing.
 func (f *FS) write(fh, node uint64, call func(fd int) error) fuse.Status {
-	file, err := f.file(fh, node, unix.O_RDWR)
+	file, err := f.anyFile(fh, node)
 	if err != nil {
 		return status(err)
 	}
@@ -169,7 +190,7 @@ func (f *FS) write(fh, node uint64, call func(fd int) error) fuse.Status {
 }
 
 func (f *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	file, err := f.file(in.Fh, in.NodeId, unix.O_RDONLY)
+	file, err := f.anyFile(in.Fh, in.NodeId)
 	if err != nil {
 		return status(err)
 	}
@@ -183,7 +204,7 @@ func (f *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse
 }
 
 func (f *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	from, err := f.file(in.FhIn, in.NodeId, unix.O_RDONLY)
+	from, err := f.anyFile(in.FhIn, in.NodeId)
 	if err != nil {
 		return 0, status(err)
 	}

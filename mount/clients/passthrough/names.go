@@ -1,6 +1,7 @@
 package passthrough
 
 import (
+	"errors"
 	"os"
 	"strconv"
 
@@ -60,10 +61,17 @@ func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.Ent
 		return status(err)
 	}
 	defer from.Close()
-	s := f.make(in.NodeId, name, out, func(dir int) error { return unix.Linkat(int(from.Fd()), old, dir, name, 0) })
+	s := f.make(in.NodeId, name, out, func(dir int) error {
+		// A file with several names is known by one, which may belong to another file by now. The kernel looks names up again when it hears of that.
+		if f.known(int(from.Fd()), old) != in.Oldnodeid {
+			return unix.ESTALE
+		}
+		return unix.Linkat(int(from.Fd()), old, dir, name, 0)
+	})
 	if s == fuse.OK && out.NodeId != in.Oldnodeid {
+		// Somebody else has used the name in between. The wrong link must not stay, or the kernel would find its name taken.
 		f.Forget(out.NodeId, 1)
-		return fuse.Status(unix.ESTALE)
+		return f.in(in.NodeId, func(dir int) error { return errors.Join(unix.Unlinkat(dir, name, 0), unix.ESTALE) })
 	}
 	return s
 }

@@ -44,7 +44,11 @@ func (fs *FileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 // Write implements fuse.RawFileSystem.
 func (fs *FileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	inode := Ino(in.NodeId)
-	h, err := fs.find(in.Fh, inode, in.Flags)
+	flags := in.Flags
+	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
+		flags = syscall.O_RDWR // pages of a shared mapping come without flags
+	}
+	h, err := fs.find(in.Fh, inode, flags)
 	if err != 0 {
 		return 0, fuse.Status(err)
 	}
