@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sidemount/sidemount/provider/cri"
 )
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -328,6 +330,63 @@ func TestFollowAcrossRotations(t *testing.T) {
 		t.Error(err)
 	}
 	r.Close()
+}
+
+func TestFollowCatchesUpOverManyRotations(t *testing.T) {
+	c := newContainer(t)
+	f, err := os.Open(c.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	l := &reading{path: c.path, file: f, scanner: newScanner(f), writer: newWriter(all(), &out, &out)}
+	defer func() { l.file.Close() }()
+	c.write(rec(0, "stdout", "F", "0"))
+	for i := 1; i <= 2; i++ {
+		c.reopenAs(t, i)
+	}
+	if err := l.last(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if want := "0\nstraggler\n1\nstraggler\n2\n"; out.String() != want {
+		t.Errorf("a slow follower has %q, want %q", out.String(), want)
+	}
+}
+
+func TestFollowOutlivesTheRuntimeAndEndsWithTheContainer(t *testing.T) {
+	var r Reader
+	c := newContainer(t)
+	c.write(rec(0, "stdout", "F", "a"))
+	asked := make(chan error)
+	running := func(context.Context) (bool, error) { return false, <-asked }
+	o := all()
+	o.Follow = true
+	cl, done := newClient(), make(chan error, 1)
+	go func() { done <- r.Read(t.Context(), c.path, o, running, cl, cl) }()
+	cl.expect(t, "a\n")
+	asked <- fmt.Errorf("status: %w", cri.ErrUnavailable)
+	c.write(rec(1, "stdout", "F", "b"))
+	cl.expect(t, "a\nb\n")
+	if err := os.RemoveAll(filepath.Dir(c.path)); err != nil {
+		t.Fatal(err)
+	}
+	asked <- fmt.Errorf("status: %w", cri.ErrNotFound)
+	if err := <-done; err != nil {
+		t.Errorf("a container that was removed: %v", err)
+	}
+	r.Close()
+}
+
+// reopenAs moves the log aside without compressing others, and writes a line to the new one.
+func (c *container) reopenAs(t *testing.T, i int) {
+	t.Helper()
+	if err := os.Rename(c.path, c.path+"."+epoch.Add(time.Duration(i)*time.Second).Format(stampFormat)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.reopen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.write(rec(i, "stdout", "F", fmt.Sprint(i)))
 }
 
 func TestFollowEndsWithItsClient(t *testing.T) {

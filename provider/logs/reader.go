@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/sidemount/sidemount/provider/cri"
 )
 
 const (
@@ -20,8 +22,8 @@ const (
 	appearInterval = 10 * time.Millisecond
 )
 
-// Running says whether a container can still write. An error that is not about the container, such as a runtime that is being
-// restarted, should count as true.
+// Running says whether a container can still write. cri.ErrNotFound counts as no, cri.ErrUnavailable as yes; other errors end the
+// reading.
 type Running func(ctx context.Context) (bool, error)
 
 // Reader reads log files for clients. The zero Reader is ready; its methods may be called concurrently.
@@ -113,11 +115,12 @@ func (r *Reader) follow(ctx context.Context, l *reading, running Running) error 
 			continue
 		case <-ticker.C:
 		}
-		alive, err := running(ctx)
-		if err != nil {
+		switch alive, err := running(ctx); {
+		case errors.Is(err, cri.ErrUnavailable):
+			// Containers go on while their runtime is being restarted.
+		case err != nil && !errors.Is(err, cri.ErrNotFound):
 			return err
-		}
-		if !alive {
+		case !alive:
 			return l.last(ctx)
 		}
 	}
@@ -168,28 +171,19 @@ func (l *reading) rest(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// next moves on to the file that has taken the place of this one. A runtime opens a new file before it stops writing to the old
-// one; only when there is something in the new one the old one is complete, and what was added to it meanwhile is read first.
+// next moves on to the file that came after this one. A runtime opens a new file before it stops writing to the old one; only when
+// there is something in the new one the old one is complete, and what was added to it meanwhile is read first.
 func (l *reading) next(ctx context.Context) (bool, error) {
-	current, err := os.Stat(l.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read log: %w", err)
-	}
-	mine, err := l.file.Stat()
-	if err != nil {
-		return false, fmt.Errorf("read log: %w", err)
-	}
-	if os.SameFile(current, mine) || current.Size() == 0 {
-		return false, nil
+	successor, err := l.successor()
+	if err != nil || successor == "" {
+		return false, err
 	}
 	if err := l.rest(ctx); err != nil {
 		return false, err
 	}
-	f, err := os.Open(l.path)
+	f, err := os.Open(successor)
 	if errors.Is(err, fs.ErrNotExist) {
+		// It was moved in this moment; the next look finds it by its new name.
 		return false, nil
 	}
 	if err != nil {
@@ -198,6 +192,37 @@ func (l *reading) next(ctx context.Context) (bool, error) {
 	l.file.Close()
 	l.file, l.scanner = f, newScanner(f)
 	return true, nil
+}
+
+// successor returns the file that was begun after this one, "" while this one is current or the new one is empty. A reader so slow
+// that its file has been compressed goes on with the oldest one that has not.
+func (l *reading) successor() (string, error) {
+	mine, err := l.file.Stat()
+	if err != nil {
+		return "", fmt.Errorf("read log: %w", err)
+	}
+	if current, err := os.Stat(l.path); err == nil && os.SameFile(current, mine) {
+		return "", nil
+	}
+	files, err := plainFiles(l.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		// The pod's logs have been removed.
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read log: %w", err)
+	}
+	next := files[0]
+	for i, f := range files[:len(files)-1] {
+		if info, err := os.Stat(f); err == nil && os.SameFile(info, mine) {
+			next = files[i+1]
+		}
+	}
+	if info, err := os.Stat(next); err != nil || info.Size() == 0 {
+		// Between rotation and opening there is none.
+		return "", nil
+	}
+	return next, nil
 }
 
 // last writes what an ended container has left.

@@ -43,6 +43,10 @@ func rotate(ctx context.Context, path string, maxFiles int, now time.Time, reope
 		}
 	}
 	aside := path + "." + now.UTC().Format(stampFormat)
+	if _, err := os.Lstat(aside); err == nil {
+		// It was rotated in this very second; the next look will do.
+		return nil
+	}
 	if err := os.Rename(path, aside); err != nil {
 		return err
 	}
@@ -53,19 +57,41 @@ func rotate(ctx context.Context, path string, maxFiles int, now time.Time, reope
 	return nil
 }
 
-// rotated returns the old files of a log, oldest first, and removes what an interrupted rotation has left: unfinished files, and
-// files whose compression was finished.
-func rotated(path string) ([]string, error) {
+// plainFiles returns the files of a log that are not compressed, oldest first, the current one last.
+func plainFiles(path string) ([]string, error) {
+	files, err := filesOf(path)
+	if err != nil {
+		return nil, err
+	}
+	files = slices.DeleteFunc(files, func(f string) bool {
+		return strings.HasSuffix(f, compressSuffix) || strings.HasSuffix(f, temporary)
+	})
+	return append(files, path), nil
+}
+
+// filesOf returns all files that bear the log's name and more, by name, which is by time.
+func filesOf(path string) ([]string, error) {
 	dir, base := filepath.Split(path)
 	entries, err := os.ReadDir(filepath.Clean(dir))
 	if err != nil {
 		return nil, err
 	}
-	var old []string
+	var files []string
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), base+".") {
-			old = append(old, filepath.Join(dir, e.Name()))
+			files = append(files, filepath.Join(dir, e.Name()))
 		}
+	}
+	slices.Sort(files)
+	return files, nil
+}
+
+// rotated returns the old files of a log, oldest first, and removes what an interrupted rotation has left: unfinished files, and
+// files whose compression was finished.
+func rotated(path string) ([]string, error) {
+	old, err := filesOf(path)
+	if err != nil {
+		return nil, err
 	}
 	var leftovers []string
 	old = slices.DeleteFunc(old, func(f string) bool {
@@ -80,7 +106,6 @@ func rotated(path string) ([]string, error) {
 			return nil, err
 		}
 	}
-	slices.Sort(old)
 	return old, nil
 }
 
