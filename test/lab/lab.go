@@ -79,6 +79,10 @@ type State struct {
 		PID int    `json:"pid"`
 		Log string `json:"log"`
 	} `json:"components"`
+	Nodes map[string]struct {
+		// PodLogs is the directory of the node's pods' logs.
+		PodLogs string `json:"podLogs"`
+	} `json:"nodes"`
 	AuthRegistry struct {
 		Address  string `json:"address"`
 		Username string `json:"username"`

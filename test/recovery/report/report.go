@@ -67,6 +67,8 @@ type Progress struct {
 	Ops      int64 `json:"ops"`
 	Failures int   `json:"failures"`
 	Lost     int64 `json:"lost"`
+	// Error is the first thing that went wrong, empty if nothing has.
+	Error string `json:"error,omitempty"`
 }
 
 // Total is the number of operations of all classes.

@@ -71,7 +71,7 @@ func (s *scene) gitRound(source, clone string, n int) error {
 			return err
 		},
 		func() error { return s.gitCheck(clone) },
-		func() error { return s.do("git: remove", func() error { return os.RemoveAll(clone) }) },
+		func() error { return os.RemoveAll(clone) },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {

@@ -93,7 +93,11 @@ func (r *recorder) leaves(files ...report.File) {
 func (r *recorder) progress() report.Progress {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return report.Progress{Ops: r.r.Total(), Failures: r.r.Failures, Lost: r.r.Lost}
+	p := report.Progress{Ops: r.r.Total(), Failures: r.r.Failures, Lost: r.r.Lost}
+	if len(r.r.Errors) > 0 {
+		p.Error = r.r.Errors[0]
+	}
+	return p
 }
 
 func (r *recorder) end() *report.Report {

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sidemount/sidemount/sidecar"
+	"github.com/sidemount/sidemount/test/lab"
+	"github.com/sidemount/sidemount/test/recovery/report"
+)
+
+// volumeName is what the pods call their volume.
+const volumeName = "data"
+
+// subject is a pod with a volume: what is killed, and who must not notice.
+type subject struct {
+	name string
+	// kind is the client's.
+	kind string
+	// workloads run in the pod, each in a container of its own.
+	workloads []string
+	files     *lab.FileSystem
+	results   string
+	logs      string
+
+	uid types.UID
+	// coldStart is how long the first client took from its start to serving.
+	coldStart time.Duration
+	kills     []kill
+}
+
+// sidecarLogs is the directory with the logs of the subject's sidecar.
+func (s *subject) sidecarLogs(podLogs, namespace string) string {
+	return filepath.Join(podLogs, namespace+"_"+s.name+"_"+string(s.uid), sidecar.ContainerName(volumeName))
+}
+
+// session is how the node's log names the subject's session.
+func (s *subject) session() string { return string(sidecar.SessionID(s.uid, volumeName)) }
+
+// agent is the first process of the sidecar.
+func (s *subject) agent() (int, error) {
+	pids, err := lab.Processes(s.uid, "sidemount-agent run")
+	if err != nil {
+		return 0, err
+	}
+	if len(pids) != 1 {
+		return 0, fmt.Errorf("pod %s has %d agents", s.name, len(pids))
+	}
+	return pids[0], nil
+}
+
+// client is the process that serves the volume: the agent's child.
+func (s *subject) client() (int, error) {
+	agent, err := s.agent()
+	if err != nil {
+		return 0, err
+	}
+	all, err := lab.Processes(s.uid, "")
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range all {
+		status, err := lab.Status(pid)
+		if err == nil && status["PPid"] == strconv.Itoa(agent) && !strings.HasPrefix(status["State"], "Z") {
+			return pid, nil
+		}
+	}
+	return 0, fmt.Errorf("pod %s has no client at the moment", s.name)
+}
+
+// progress is what each workload has done so far.
+func (s *subject) progress() (map[string]report.Progress, error) {
+	all := map[string]report.Progress{}
+	for _, w := range s.workloads {
+		p, err := report.ReadProgress(s.results, w)
+		if err != nil {
+			return nil, err
+		}
+		all[w] = p
+	}
+	return all, nil
+}
+
+// behind names a workload that has not gone on since, and one that has found something wrong.
+func (s *subject) behind(since map[string]report.Progress) (string, error) {
+	now, err := s.progress()
+	if err != nil {
+		return "", err
+	}
+	for w, p := range now {
+		if p.Failures > 0 || p.Lost > 0 {
+			return "", fmt.Errorf("workload %s of pod %s has met %d errors and %d lost bytes: %s", w, s.name, p.Failures, p.Lost, p.Error)
+		}
+		if p.Ops <= since[w].Ops {
+			return w, nil
+		}
+	}
+	return "", nil
+}
+
+// started reads the agent's log for the newest start of a client: how long it took.
+func (s *subject) started() (time.Duration, error) {
+	entries, err := os.ReadDir(s.logs)
+	if err != nil {
+		return 0, err
+	}
+	newest, latest := -1, ""
+	for _, e := range entries {
+		n, err := strconv.Atoi(strings.TrimSuffix(e.Name(), ".log"))
+		if err == nil && n > newest {
+			newest, latest = n, e.Name()
+		}
+	}
+	raw, err := os.ReadFile(filepath.Join(s.logs, latest))
+	if err != nil {
+		return 0, err
+	}
+	var took time.Duration
+	for line := range strings.Lines(string(raw)) {
+		if r := parseLine(line); r["msg"] == "the client serves" {
+			took, err = time.ParseDuration(r["after"])
+		}
+	}
+	if err == nil && took == 0 {
+		err = fmt.Errorf("the sidecar of pod %s does not say how its client started", s.name)
+	}
+	return took, err
+}
+
+// unhurt tells whether the application's containers are the ones that were started.
+func unhurt(p *corev1.Pod) error {
+	for _, c := range p.Status.ContainerStatuses {
+		if c.RestartCount != 0 {
+			return fmt.Errorf("container %s of pod %s was restarted", c.Name, p.Name)
+		}
+	}
+	return nil
+}
