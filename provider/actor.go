@@ -161,6 +161,9 @@ func (a *actor) read(m mail) {
 	a.stale = a.stale || m.dirty
 	if m.wake {
 		clear(a.retries)
+		for _, c := range a.containers {
+			c.failure = backoff{}
+		}
 	}
 	if m.evict != nil && a.stop.verdict == nil && a.stage == active {
 		a.stop.verdict = m.evict
@@ -210,7 +213,19 @@ func (a *actor) gather(ctx context.Context) {
 		a.alarm.set(a.stateFailures.until())
 		return
 	}
+	if !a.known {
+		a.adoptCrashes(state)
+	}
 	a.state, a.known, a.stale, a.stateFailures = state, true, false, backoff{}
+}
+
+// adoptCrashes continues the back-offs of containers that another process has restarted.
+func (a *actor) adoptCrashes(state cri.Pod) {
+	for _, c := range state.Containers {
+		if m := a.memory(c.Name); m.crash.pause == 0 {
+			m.crash.adopt(c.Attempt, c.StartedAt)
+		}
+	}
 }
 
 // memory returns what is remembered of a container.

@@ -54,6 +54,18 @@ func (b crashBackoff) until(finished time.Time) time.Time {
 	return finished.Add(b.pause)
 }
 
+// adopt takes over a container that another process has restarted that many times, lastly at started. The pauses that it had are
+// those of a container that has crashed each time.
+func (b *crashBackoff) adopt(restarts uint32, started time.Time) {
+	if restarts == 0 {
+		return
+	}
+	b.pause, b.restarts = crashPauses.longest, started
+	if restarts < 6 {
+		b.pause = min(crashPauses.first<<(restarts-1), crashPauses.longest)
+	}
+}
+
 // restarted counts a restart at now of a container that ended at finished.
 func (b *crashBackoff) restarted(now, finished time.Time) {
 	if b.pause == 0 || finished.Sub(b.restarts) > crashPauses.reset {

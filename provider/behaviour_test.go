@@ -442,3 +442,56 @@ var _ = Describe("the client for virtual-kubelet", func() {
 func execProbe(command string) *corev1.Probe {
 	return &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{command}}}}
 }
+
+var _ = Describe("what was left behind", func() {
+	var w *world
+	BeforeEach(func() { w = newWorld() })
+
+	It("is ended if the API does not know it", func() {
+		pod := newPod("stray")
+		pod.UID = "stray-uid"
+		_, err := w.runtime.RunSandbox(context.Background(), pod, 0)
+		Expect(err).NotTo(HaveOccurred())
+		w.start()
+		Eventually(func() int { return len(w.runtime.Has("stray-uid").Sandboxes) }).Should(Equal(0))
+		Eventually(w.engine.Views).Should(BeEmpty())
+	})
+
+	It("is removed even if it is volumes only", func() {
+		pod := newPod("gone")
+		pod.UID = "gone-uid"
+		Expect(w.volumes.SetUp(context.Background(), pod)).To(Succeed())
+		w.start()
+		Eventually(w.volumes.Count).Should(Equal(0))
+		Eventually(w.engine.Views).Should(BeEmpty())
+	})
+
+	It("does not come back by a version of the pod that comes late", func() {
+		w.start()
+		pod := w.create(newPod("web"))
+		Eventually(w.phase(pod)).Should(Equal(corev1.PodRunning))
+		late := w.pod(pod)
+		w.delete(pod, ptr.To(int64(0)))
+		Eventually(w.engine.Views).Should(BeEmpty())
+		Expect(w.control.Provider().CreatePod(context.Background(), late)).To(Succeed())
+		Consistently(w.engine.Views, 300*time.Millisecond).Should(BeEmpty())
+	})
+
+	It("keeps its pause when it crashed before a restart of the process", func() {
+		w.runtime.Behave("crashy", providertest.Behaviour{Codes: []int32{1}})
+		w.start()
+		pod := w.create(newPod("web", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "crashy" }))
+		Eventually(w.waiting(pod, "app")).Should(Equal("CrashLoopBackOff"))
+		w.restart()
+		Consistently(func() int { return len(w.runtime.Has(pod.UID).Containers) }, time.Second).Should(Equal(2))
+	})
+
+	It("waits for a runtime that is not there yet", func() {
+		w.runtime.Fail("pods", errors.New("connection refused"))
+		w.start()
+		pod := w.create(newPod("web"))
+		Consistently(w.phase(pod), 300*time.Millisecond).Should(Equal(corev1.PodPending))
+		w.runtime.Fail("pods", nil)
+		Eventually(w.phase(pod)).Should(Equal(corev1.PodRunning))
+	})
+})

@@ -67,11 +67,27 @@ func (e *Engine) clean(ctx context.Context, pod *corev1.Pod, state cri.Pod, grac
 // has kept.
 func (a *actor) finishPass(ctx context.Context) {
 	switch {
+	case !a.stale && a.alive():
+		// A call that was cancelled has taken effect after all.
+		a.stage = stopping
 	case a.absent:
 		a.removeAll(ctx)
 	case a.pod.DeletionTimestamp != nil && !a.deleted && a.published():
 		a.deleteObject(ctx)
 	}
+}
+
+// alive reports whether the runtime runs something of the pod.
+func (a *actor) alive() bool {
+	if len(a.live()) > 0 {
+		return true
+	}
+	for _, s := range a.state.Sandboxes {
+		if s.Ready {
+			return true
+		}
+	}
+	return false
 }
 
 // published reports whether the API server has the final status.
@@ -141,6 +157,10 @@ func (e *Engine) remove(ctx context.Context, pod *corev1.Pod, state cri.Pod) err
 		if err := e.runtime.RemoveSandbox(ctx, s.ID); err != nil {
 			return fmt.Errorf("remove sandbox: %w", err)
 		}
+	}
+	if pod.Name == "" {
+		// Only the volumes of this pod were found.
+		return nil
 	}
 	return e.runtime.RemoveLogs(ctx, pod)
 }

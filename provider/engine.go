@@ -3,7 +3,6 @@ package provider
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/sidemount/sidemount/provider/cri"
 	"github.com/sidemount/sidemount/provider/probe"
 )
 
@@ -66,6 +66,8 @@ type Engine struct {
 	sandboxSlots chan struct{}
 	// look makes the sweep come at once.
 	look chan struct{}
+	// suspects has the pods of which the last sweep found nothing but volumes. Only the sweep uses it.
+	suspects map[types.UID]bool
 
 	// mu guards the fields below.
 	mu sync.Mutex
@@ -75,6 +77,9 @@ type Engine struct {
 	names map[string]types.UID
 	// launch starts an actor; nil while the engine does not run.
 	launch func(*actor)
+	// departed has the UIDs of pods that the API server has no more, and since when: a version of such a pod that comes late
+	// must not bring it back.
+	departed map[types.UID]time.Time
 	// seen has the UIDs that the runtime had when the engine started; nil before that.
 	seen map[types.UID]bool
 }
@@ -95,6 +100,7 @@ func NewEngine(o Options) (*Engine, error) {
 		look:         make(chan struct{}, 1),
 		actors:       make(map[types.UID]*actor),
 		names:        make(map[string]types.UID),
+		departed:     make(map[types.UID]time.Time),
 	}
 	if e.preparer == nil {
 		e.preparer = Unprepared{}
@@ -113,12 +119,12 @@ func or[T comparable](v, otherwise T) T {
 	return v
 }
 
-// Run runs pods until ctx ends and then returns with everything still running that ran. It first asks the runtime what it has;
-// if that fails, so does Run.
+// Run runs pods until ctx ends and then returns with everything still running that ran. It begins as soon as the runtime tells
+// what it has.
 func (e *Engine) Run(ctx context.Context) error {
-	pods, err := e.runtime.Pods(ctx)
+	pods, err := e.firstLook(ctx)
 	if err != nil {
-		return fmt.Errorf("list the runtime's pods: %w", err)
+		return nil
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -151,6 +157,25 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
+// firstLook asks the runtime what it has until it answers or ctx ends.
+func (e *Engine) firstLook(ctx context.Context) ([]cri.Pod, error) {
+	var pause backoff
+	for {
+		pods, err := e.runtime.Pods(ctx)
+		if err == nil || ctx.Err() != nil {
+			return pods, ctx.Err()
+		}
+		log.G(ctx).WithError(err).Warn("waiting for the container runtime")
+		pause.failed(time.Now(), retryPauses)
+		timer := time.NewTimer(pause.pause)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
 // Update takes note of a pod as the API server has it.
 func (e *Engine) Update(pod *corev1.Pod) {
 	if pod.Spec.NodeName != e.node {
@@ -158,6 +183,9 @@ func (e *Engine) Update(pod *corev1.Pod) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if _, departed := e.departed[pod.UID]; departed {
+		return
+	}
 	if a := e.actors[pod.UID]; a != nil {
 		a.box.post(func(m *mail) {
 			if m.pod == nil {
@@ -190,6 +218,9 @@ func (e *Engine) add(a *actor) {
 
 // Gone takes note that the API server has no pod of that UID any more. Its containers are ended.
 func (e *Engine) Gone(uid types.UID) {
+	e.mu.Lock()
+	e.departed[uid] = time.Now()
+	e.mu.Unlock()
 	e.tell(uid, func(m *mail) { m.absent = true })
 }
 

@@ -42,7 +42,7 @@ var _ = Describe("a pod on the node", func() {
 		w.delete(pod, ptr.To(int64(2)))
 		Consistently(w.exists(pod), 1500*time.Millisecond).Should(BeTrue())
 		Eventually(w.exists(pod)).Should(BeFalse())
-		Expect(w.volumes.Pods()).To(Equal(0))
+		Expect(w.volumes.Count()).To(Equal(0))
 		Eventually(func() int { return len(w.runtime.Has(pod.UID).Sandboxes) }).Should(Equal(0))
 		Eventually(w.engine.Views).Should(BeEmpty())
 		Expect(w.said.All()).To(ContainElement("web Normal Killing Stopping container app"))
@@ -67,7 +67,7 @@ var _ = Describe("a pod on the node", func() {
 		w.delete(pod, ptr.To(int64(0)))
 		Eventually(func() int { return len(w.runtime.Has(pod.UID).Sandboxes) }).Should(Equal(0))
 		Eventually(w.engine.Views).Should(BeEmpty())
-		Expect(w.volumes.Pods()).To(Equal(0))
+		Expect(w.volumes.Count()).To(Equal(0))
 	})
 
 	It("is deleted while it still waits for its image", func() {
@@ -107,7 +107,7 @@ var _ = Describe("a pod on the node", func() {
 		Eventually(w.phase(pod)).Should(Equal(corev1.PodSucceeded))
 		Eventually(func() bool { return w.runtime.Has(pod.UID).Sandboxes[0].Ready }).Should(BeFalse())
 		Expect(w.runtime.Has(pod.UID).Containers).To(HaveLen(1))
-		Eventually(w.volumes.Pods).Should(Equal(0))
+		Eventually(w.volumes.Count).Should(Equal(0))
 		Consistently(w.phase(pod), 300*time.Millisecond).Should(Equal(corev1.PodSucceeded))
 		w.delete(pod, nil)
 		Eventually(w.exists(pod)).Should(BeFalse())

@@ -28,7 +28,7 @@ const (
 	retryVolumes = "volumes"
 	retrySandbox = "sandbox"
 	retryRemove  = "remove"
-	retryStop    = "stop"
+	retryStop    = "stop/" // and the container's id
 	retryClean   = "clean"
 	retryDelete  = "delete"
 )
@@ -271,6 +271,8 @@ func (a *actor) createSandbox(ctx context.Context, acts actions) {
 			switch {
 			case err == nil:
 				a.recovered(retrySandbox, eventFailedSandbox)
+				// Should this one die at once, the next is not tried at once.
+				a.retry(retrySandbox).failed(time.Now(), retryPauses)
 			case ctx.Err() == context.Canceled:
 			case errors.Is(err, ErrRuntimeNotReady):
 				a.failed(ctx, retrySandbox, eventNetworkNotReady, "network is not ready: "+cri.Message(err))

@@ -3,6 +3,8 @@ package provider
 import (
 	"context"
 	"time"
+
+	"github.com/virtual-kubelet/virtual-kubelet/log"
 )
 
 // operation is work for a pod that runs outside its actor.
@@ -23,7 +25,9 @@ func (a *actor) begin(ctx context.Context, key string, op operation, timeout tim
 	ctx, op.cancel = context.WithTimeout(ctx, timeout)
 	a.ops[key] = &op
 	a.wg.Go(func() {
+		began := time.Now()
 		apply := work(ctx)
+		log.G(ctx).WithField("operation", key).WithField("took", time.Since(began).Round(time.Millisecond)).Debug("operation ended")
 		a.box.post(func(m *mail) {
 			m.results = append(m.results, func() {
 				if a.ops[key] == &op {

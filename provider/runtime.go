@@ -98,6 +98,8 @@ type Volumes interface {
 	// Unbind ends what holds file systems of others on behalf of the pod, whose containers have ended, so that they can be
 	// unmounted. It is idempotent.
 	Unbind(ctx context.Context, uid types.UID) error
+	// Holders returns the pods that have volumes or a directory for them.
+	Holders(ctx context.Context) ([]types.UID, error)
 	// TearDown removes the pod's volumes and directories. It is idempotent; an unknown UID is no error.
 	TearDown(ctx context.Context, uid types.UID) error
 }

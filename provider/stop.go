@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/virtual-kubelet/virtual-kubelet/log"
@@ -30,6 +31,8 @@ type stop struct {
 	grace time.Duration
 	// hooks has the ids of containers whose preStop hook has begun; hooked those whose hook has ended.
 	hooks, hooked map[string]bool
+	// ended has the ids of containers that the runtime says to have ended.
+	ended map[string]bool
 	// killed has the ids of containers about whose end an event has been recorded.
 	killed map[string]bool
 }
@@ -44,7 +47,7 @@ func (a *actor) stopPass(ctx context.Context) {
 	if a.stale {
 		return
 	}
-	live := liveContainers(a.state)
+	live := a.live()
 	if len(live) == 0 && !a.ending() {
 		a.stage = cleaning
 		return
@@ -55,6 +58,14 @@ func (a *actor) stopPass(ctx context.Context) {
 	for _, c := range a.turnToStop(live) {
 		a.stopOne(ctx, c)
 	}
+}
+
+// live returns the containers that may have processes. One that the runtime has lost track of counts until the runtime has been
+// asked to end it: it cannot tell more than that.
+func (a *actor) live() []cri.Container {
+	return slices.DeleteFunc(liveContainers(a.state), func(c cri.Container) bool {
+		return c.State == cri.Unknown && a.stop.ended[c.ID]
+	})
 }
 
 // ending reports whether an operation that ends a container is under way.
@@ -72,7 +83,8 @@ func (a *actor) setDeadline() {
 	grace := a.podGrace()
 	if a.stop.deadline.IsZero() {
 		a.stop.grace, a.stop.deadline = grace, time.Now().Add(grace)
-		a.stop.hooks, a.stop.hooked, a.stop.killed = map[string]bool{}, map[string]bool{}, map[string]bool{}
+		a.stop.hooks, a.stop.hooked = map[string]bool{}, map[string]bool{}
+		a.stop.killed, a.stop.ended = map[string]bool{}, map[string]bool{}
 		a.askAgain()
 		return
 	}
@@ -211,7 +223,7 @@ func (a *actor) target(spec *corev1.Container, c cri.Container) probe.Target {
 // stopOne sends the container its stop signal and SIGKILL when its time is over.
 func (a *actor) stopOne(ctx context.Context, c cri.Container) {
 	left := time.Until(a.stop.deadline)
-	if !a.stop.hooked[c.ID] && left > 0 || !a.due(retryStop) {
+	if !a.stop.hooked[c.ID] && left > 0 || !a.due(retryStop+c.ID) {
 		return
 	}
 	grace := max(left, leastGrace)
@@ -224,25 +236,33 @@ func (a *actor) stopOne(ctx context.Context, c cri.Container) {
 	}
 	a.begin(ctx, "stop/"+c.ID, operation{container: c.Name, ends: true}, grace+stopMargin, func(ctx context.Context) func() {
 		err := a.e.runtime.StopContainer(ctx, c.ID, grace)
-		return func() { a.stopped(ctx, c.Name, err) }
+		return func() { a.stopped(ctx, c, err) }
 	})
 }
 
-func (a *actor) stopped(ctx context.Context, name string, err error) {
+// stopped takes note of how ending a container went. Even after a success the runtime is not asked again at once: if it still
+// shows the container as running then, it would be asked for ever.
+func (a *actor) stopped(ctx context.Context, c cri.Container, err error) {
 	a.stale = true
-	if err == nil || ctx.Err() == context.Canceled {
+	if ctx.Err() == context.Canceled {
 		return
 	}
-	a.retry(retryStop).failed(time.Now(), retryPauses)
+	a.retry(retryStop+c.ID).failed(time.Now(), retryPauses)
+	if err == nil {
+		if a.stop.ended != nil {
+			a.stop.ended[c.ID] = true
+		}
+		return
+	}
 	a.events.once(a.pod, eventFailedKill, "error killing pod: "+cri.Message(err))
-	log.G(ctx).WithError(err).WithField("container", name).Warn("container not stopped, will retry")
+	log.G(ctx).WithError(err).WithField("container", c.Name).Warn("container not stopped, will retry")
 }
 
 // killOne ends one container of a pod that goes on.
 func (a *actor) killOne(ctx context.Context, k kill) {
 	c, pod := k.container, a.running
 	spec, _ := findContainer(pod, c.Name)
-	if spec == nil || !a.due(retryStop) {
+	if spec == nil || !a.due(retryStop+c.ID) {
 		return
 	}
 	grace, target := graceOf(pod, spec, k.reason, nil), a.target(spec, c)
@@ -254,7 +274,7 @@ func (a *actor) killOne(ctx context.Context, k kill) {
 			cancel()
 		}
 		err := a.e.runtime.StopContainer(ctx, c.ID, max(grace-time.Since(began), leastGrace))
-		return func() { a.stopped(ctx, c.Name, err) }
+		return func() { a.stopped(ctx, c, err) }
 	})
 	if begun {
 		a.events.container(pod, c.Name, corev1.EventTypeNormal, eventKilling, "%s", k.message)

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sidemount/sidemount/provider/cri"
 )
@@ -18,6 +19,8 @@ const (
 	streamPause = time.Second
 	// strangersAtOnce bounds how many unknown pods one sweep looks up, so that it stays short.
 	strangersAtOnce = 64
+	// departedFor is how long a deleted pod is remembered.
+	departedFor = 10 * time.Minute
 )
 
 // follow passes the runtime's events on to the actors until ctx ends.
@@ -79,9 +82,7 @@ func (e *Engine) sweeps(ctx context.Context) {
 func (e *Engine) sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
 	defer cancel()
-	e.mu.Lock()
-	known := maps.Clone(e.actors)
-	e.mu.Unlock()
+	known := e.present()
 	pods, err := e.runtime.Pods(ctx)
 	if err != nil {
 		return err
@@ -103,6 +104,39 @@ func (e *Engine) sweep(ctx context.Context) error {
 			a.box.post(func(m *mail) { m.dirty = true })
 		}
 	}
+	return e.leftovers(ctx)
+}
+
+// present returns the actors, and forgets pods that have departed so long ago that nobody can speak of them any more.
+func (e *Engine) present() map[types.UID]*actor {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	maps.DeleteFunc(e.departed, func(uid types.UID, at time.Time) bool {
+		return e.actors[uid] == nil && time.Since(at) > departedFor
+	})
+	return maps.Clone(e.actors)
+}
+
+// leftovers ends pods of which nothing is left but volumes, because this process was killed in the middle of removing them. One
+// is left alone until the second time that it is seen: its actor may just have begun.
+func (e *Engine) leftovers(ctx context.Context) error {
+	uids, err := e.volumes.Holders(ctx)
+	if err != nil {
+		return err
+	}
+	known := e.present()
+	suspects := make(map[types.UID]bool)
+	for _, uid := range uids {
+		switch {
+		case known[uid] != nil:
+		case e.suspects[uid]:
+			log.G(ctx).WithField("uid", uid).Info("removing the volumes of a pod that is gone")
+			e.adopt(orphan(cri.Pod{UID: uid}, e.node))
+		default:
+			suspects[uid] = true
+		}
+	}
+	e.suspects = suspects
 	return nil
 }
 

@@ -2,7 +2,10 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,6 +25,24 @@ func (h *Host) SetUp(ctx context.Context, pod *corev1.Pod) error {
 
 // Unbind implements provider.Volumes.
 func (h *Host) Unbind(ctx context.Context, uid types.UID) error { return h.o.Volumes.Unbind(ctx, uid) }
+
+// Holders implements provider.Volumes.
+func (h *Host) Holders(context.Context) ([]types.UID, error) {
+	entries, err := os.ReadDir(filepath.Join(h.o.Root, "pods"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list directories of pods: %w", err)
+	}
+	uids := make([]types.UID, 0, len(entries))
+	for _, entry := range entries {
+		if entry.IsDir() {
+			uids = append(uids, types.UID(entry.Name()))
+		}
+	}
+	return uids, nil
+}
 
 // TearDown implements provider.Volumes; the pod's control group goes with its volumes.
 func (h *Host) TearDown(ctx context.Context, uid types.UID) error {

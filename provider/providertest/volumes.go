@@ -2,6 +2,8 @@ package providertest
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -57,8 +59,15 @@ func (v *Volumes) TearDown(_ context.Context, uid types.UID) error {
 	return v.fail
 }
 
-// Pods returns how many pods have volumes.
-func (v *Volumes) Pods() int {
+// Holders implements provider.Volumes.
+func (v *Volumes) Holders(context.Context) ([]types.UID, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Collect(maps.Keys(v.setUp)), nil
+}
+
+// Count returns how many pods have volumes.
+func (v *Volumes) Count() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return len(v.setUp)
