@@ -13,7 +13,7 @@ import (
 func (fs *FileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
 	inode := Ino(in.NodeId)
-	e, fh, err := fs.vfs.Open(ctx, inode, in.Flags)
+	e, fh, err := fs.open(ctx, inode, in.Flags)
 	if err != 0 {
 		return fuse.Status(err)
 	}

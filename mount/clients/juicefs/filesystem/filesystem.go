@@ -60,14 +60,15 @@ type FileSystem struct {
 	options Options
 	log     *logrus.Entry
 
-	engine  *engine.Engine
-	vfs     *vfs.VFS
-	meta    meta.Meta
-	writes  *client.WriteLog
-	handles *handles
-	locks   *locks
-	streams *streams
-	room    sync.Mutex // one writer at a time makes room in the write log
+	engine   *engine.Engine
+	vfs      *vfs.VFS
+	meta     meta.Meta
+	writes   *client.WriteLog
+	handles  *handles
+	locks    *locks
+	streams  *streams
+	removals removals
+	room     sync.Mutex // one writer at a time makes room in the write log
 
 	stop    context.CancelFunc
 	flusher sync.WaitGroup

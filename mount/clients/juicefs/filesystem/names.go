@@ -53,6 +53,7 @@ func (fs *FileSystem) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte
 
 // Unlink implements fuse.RawFileSystem.
 func (fs *FileSystem) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	defer fs.removals.begin()()
 	err := fs.vfs.Unlink(newRequest(cancel, h), Ino(h.NodeId), name)
 	if err == 0 {
 		fs.streams.gone(Ino(h.NodeId), name)
@@ -71,6 +72,7 @@ func (fs *FileSystem) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name strin
 
 // Rename implements fuse.RawFileSystem.
 func (fs *FileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
+	defer fs.removals.begin()()
 	err := fs.vfs.Rename(newRequest(cancel, &in.InHeader), Ino(in.NodeId), from, Ino(in.Newdir), to, in.Flags)
 	if err != 0 {
 		return fuse.Status(err)
