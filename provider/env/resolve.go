@@ -25,6 +25,7 @@ type Sources struct {
 	// Objects reads Secrets and ConfigMaps.
 	Objects Objects
 	// Services lists Services; nil means that there are no service variables. Only the pod's namespace and "default" are read.
+	// It must have synced, or the variables by which programs find the API server are missing.
 	Services corelisters.ServiceLister
 	// Allocatable is what the node can allocate: the limits of a container that has none.
 	Allocatable corev1.ResourceList

@@ -2,6 +2,7 @@ package object
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -149,7 +150,7 @@ func (t *Tokens) request(ctx context.Context, pod *corev1.Pod, key tokenKey) (To
 	}
 	asked := t.clock.Now()
 	answer, err := t.client.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(ctx, key.serviceAccount, request, metav1.CreateOptions{})
-	if apierrors.IsConflict(err) {
+	if unbound(err) {
 		err = fmt.Errorf("%w: %w", ErrBound, err)
 	}
 	if err != nil {
@@ -160,6 +161,16 @@ func (t *Tokens) request(ctx context.Context, pod *corev1.Pod, key tokenKey) (To
 		return Token{}, fmt.Errorf("request token of ServiceAccount %s/%s: the API answered without a valid token", pod.Namespace, key.serviceAccount)
 	}
 	return Token{Value: answer.Status.Token, Expires: expires, Refresh: refreshTime(asked, expires)}, nil
+}
+
+// unbound tells whether the API has refused because of the pod: it has gone, or has another UID.
+func unbound(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	if !ok {
+		return false
+	}
+	details := status.ErrStatus.Details
+	return apierrors.IsConflict(err) || apierrors.IsNotFound(err) && details != nil && details.Kind == "pods"
 }
 
 // refreshTime is at 80 % of the token's life and at most maxAge after its issue, less a jitter.

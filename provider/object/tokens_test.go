@@ -172,11 +172,20 @@ func TestConcurrentCallersShareOneRequest(t *testing.T) {
 	}
 }
 
-func TestTokenOfAReplacedPod(t *testing.T) {
-	tokens, is := newTokens(t)
-	is.fail(apierrors.NewConflict(corev1.Resource("pods"), "pod-u1", errors.New("the UID in the bound object reference does not match")))
-	if _, err := tokens.Token(t.Context(), tokenPod(), "", 600); !errors.Is(err, ErrBound) {
-		t.Errorf("got %v", err)
+func TestTokenOfAPodThatHasGone(t *testing.T) {
+	replaced := apierrors.NewConflict(corev1.Resource("pods"), "pod-u1", errors.New("the UID in the bound object reference does not match"))
+	for err, want := range map[error]bool{
+		replaced: true,
+		apierrors.NewNotFound(corev1.Resource("pods"), "pod-u1"):                                           true,
+		apierrors.NewNotFound(corev1.Resource("serviceaccounts"), "robot"):                                 false,
+		apierrors.NewForbidden(corev1.Resource("serviceaccounts"), "robot", errors.New("no relationship")): false,
+		errors.New("connection refused"):                                                                   false,
+	} {
+		tokens, is := newTokens(t)
+		is.fail(err)
+		if _, got := tokens.Token(t.Context(), tokenPod(), "", 600); errors.Is(got, ErrBound) != want || !errors.Is(got, err) {
+			t.Errorf("%v: got %v", err, got)
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 
 const (
 	// minRetry is short: the Node authorizer learns of a pod's objects some milliseconds after the node learns of the pod.
-	minRetry = 20 * time.Millisecond
+	minRetry = 10 * time.Millisecond
 	maxRetry = 30 * time.Second
 	// minStream is the shortest life that is asked for a watch; the API server ends it within twice that time.
 	minStream = 5 * time.Minute

@@ -2,6 +2,13 @@
 // projected and hostPath, and resolves which host path each mount of a container binds. PersistentVolumeClaims and other
 // volumes with a driver are not made here; those that this node serves reach it rewritten as hostPath.
 //
+// Below it, tree keeps to a directory that others change, mountpoint makes mounts, and payload replaces files as a whole.
+//
+// # Order of calls
+//
+// SetUp before a pod's containers, Mounts before each start of one, Unbind after the last has ended, then whatever else is
+// mounted for the pod goes, then TearDown. Run refreshes in between.
+//
 // # Layout
 //
 //	<root>/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>            a volume, as on a kubelet

@@ -68,6 +68,26 @@ var _ = Describe("An emptyDir", func() {
 		}
 	})
 
+	It("is measured, and known to outgrow its limit", func(ctx SpecContext) {
+		pod := podWith(emptyDir("disk", ""), emptyDir("memory", corev1.StorageMediumMemory), hostPath("host", "/etc", ""))
+		pod.Spec.Volumes[0].EmptyDir.SizeLimit = ptr(resource.MustParse("1Mi"))
+		Expect(n.Usage(ctx, pod)).To(BeEmpty())
+		for _, m := range n.setUp(ctx, pod) {
+			if !m.Foreign {
+				Expect(os.WriteFile(filepath.Join(m.HostPath, "f"), make([]byte, 2<<20), 0o600)).To(Succeed())
+			}
+		}
+		usage, err := n.Usage(ctx, pod)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(usage).To(HaveLen(2))
+		for _, u := range usage {
+			Expect(u.Bytes).To(BeNumerically("~", 2<<20, 1<<16))
+			Expect(u.Inodes).To(BeNumerically(">=", 1))
+		}
+		Expect([]bool{usage[0].Memory, usage[0].Exceeded()}).To(Equal([]bool{false, true}))
+		Expect([]bool{usage[1].Memory, usage[1].Exceeded()}).To(Equal([]bool{true, false}))
+	})
+
 	It("finishes one that a crash has left half made", func(ctx SpecContext) {
 		dir := filepath.Join(n.root, "pods/4f1c/volumes/kubernetes.io~empty-dir/disk")
 		Expect(os.MkdirAll(dir+".new", 0o700)).To(Succeed())

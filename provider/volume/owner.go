@@ -4,7 +4,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// fsGroup returns the group that the pod's volumes belong to; nil if it has none.
+// fsGroup returns the group that the pod's volumes belong to; nil if it has none. fsGroupChangePolicy does not matter here: an
+// emptyDir gets its group while it is still empty, and volumes of files are written for it (core/v1 PodSecurityContext).
 func fsGroup(pod *corev1.Pod) *int64 {
 	if pod.Spec.SecurityContext == nil {
 		return nil
