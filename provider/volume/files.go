@@ -74,7 +74,7 @@ func (m *Manager) setUpFiles(ctx context.Context, pod *corev1.Pod, name string, 
 	if err != nil {
 		return made{err: err}
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	if _, err := payload.Write(root, current.files, owner); err != nil {
 		return made{err: fmt.Errorf("write: %w", err)}
 	}

@@ -24,7 +24,7 @@ func hangingDirectory() (dir string, release func()) {
 		Skip(fmt.Sprintf("needs /dev/fuse: %v", err))
 	}
 	var once sync.Once
-	release = func() { once.Do(func() { unix.Close(fd) }) }
+	release = func() { once.Do(func() { _ = unix.Close(fd) }) }
 	DeferCleanup(release)
 	dir = GinkgoT().TempDir()
 	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fd)

@@ -59,7 +59,7 @@ func checkHostPath(path string, t corev1.HostPathType) error {
 
 // describe returns what the type wants, and whether info, nil if nothing is there, is that.
 func describe(t corev1.HostPathType, info fs.FileInfo) (what string, ok bool) {
-	var mode fs.FileMode = fs.ModeIrregular
+	mode := fs.ModeIrregular
 	if info != nil {
 		mode = info.Mode()
 	}

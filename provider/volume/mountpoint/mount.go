@@ -40,7 +40,7 @@ func (t Tmpfs) mount(target string, noswap bool) error {
 	if err != nil {
 		return fmt.Errorf("fsopen: %w", err)
 	}
-	defer unix.Close(config)
+	defer closeFD(config)
 	options := [][2]string{
 		{"mode", strconv.FormatUint(uint64(unixMode(t.Mode)), 8)},
 		{"gid", strconv.FormatInt(t.GID, 10)},
@@ -66,7 +66,7 @@ func (t Tmpfs) mount(target string, noswap bool) error {
 	if err != nil {
 		return fmt.Errorf("fsmount: %w", err)
 	}
-	defer unix.Close(mount)
+	defer closeFD(mount)
 	return move(mount, target)
 }
 
@@ -76,7 +76,7 @@ func Bind(source *os.File, target string) error {
 	if err != nil {
 		return fmt.Errorf("open tree %s: %w", source.Name(), err)
 	}
-	defer unix.Close(tree)
+	defer closeFD(tree)
 	if err := move(tree, target); err != nil {
 		return fmt.Errorf("bind on %s: %w", target, err)
 	}
@@ -112,6 +112,9 @@ func move(mount int, target string) error {
 	}
 	return nil
 }
+
+// closeFD closes a descriptor of the mount API, on which nothing is written that could be lost.
+func closeFD(fd int) { _ = unix.Close(fd) }
 
 func unixMode(m fs.FileMode) uint32 {
 	mode := uint32(m.Perm())

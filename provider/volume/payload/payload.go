@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// ErrPath: a file's path is not one that a volume may have.
+// ErrPath means that a file's path is not one that a volume may have.
 var ErrPath = errors.New("invalid path")
 
 const (

@@ -27,8 +27,8 @@ func Remove(ctx context.Context, dir string) error {
 		return err
 	}
 	defer parent.Close()
-	r := &remover{ctx: ctx}
-	if err := r.remove(parent, filepath.Base(dir), 0); err != nil {
+	r := &remover{}
+	if err := r.remove(ctx, parent, filepath.Base(dir), 0); err != nil {
 		return fmt.Errorf("remove %s: %w", dir, err)
 	}
 	return nil
@@ -36,14 +36,13 @@ func Remove(ctx context.Context, dir string) error {
 
 // remover is the state of one removal.
 type remover struct {
-	ctx context.Context
 	// top is the directory to remove; what is too deep in it is moved there.
 	top   *os.File
 	moved int
 }
 
-func (r *remover) remove(parent *os.File, name string, depth int) error {
-	if err := r.ctx.Err(); err != nil {
+func (r *remover) remove(ctx context.Context, parent *os.File, name string, depth int) error {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	err := unix.Unlinkat(int(parent.Fd()), name, 0)
@@ -60,7 +59,7 @@ func (r *remover) remove(parent *os.File, name string, depth int) error {
 		return r.moveUp(parent, name)
 	}
 	for {
-		if err := r.empty(parent, name, depth); err != nil {
+		if err := r.empty(ctx, parent, name, depth); err != nil {
 			return err
 		}
 		err = unix.Unlinkat(int(parent.Fd()), name, unix.AT_REMOVEDIR)
@@ -77,8 +76,8 @@ func (r *remover) remove(parent *os.File, name string, depth int) error {
 }
 
 // empty removes what is in a directory.
-func (r *remover) empty(parent *os.File, name string, depth int) error {
-	if err := r.ctx.Err(); err != nil {
+func (r *remover) empty(ctx context.Context, parent *os.File, name string, depth int) error {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	dir, err := open(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW,
@@ -104,7 +103,7 @@ func (r *remover) empty(parent *os.File, name string, depth int) error {
 			return err
 		}
 		for _, n := range names {
-			if err := r.remove(dir, n, depth+1); err != nil {
+			if err := r.remove(ctx, dir, n, depth+1); err != nil {
 				return err
 			}
 		}

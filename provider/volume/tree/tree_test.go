@@ -133,13 +133,13 @@ func TestRemoveOfADeepTree(t *testing.T) {
 			t.Fatal(err)
 		}
 		next, err := unix.Openat(fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		if err != nil {
 			t.Fatal(err)
 		}
 		fd = next
 	}
-	unix.Close(fd)
+	_ = unix.Close(fd)
 	if u, err := tree.Measure(t.Context(), dir); err != nil || u.Inodes < 200 {
 		t.Errorf("measured %v, %v", u, err)
 	}
@@ -152,7 +152,11 @@ func TestRemoveOfADeepTree(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &before)
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+			t.Error(err)
+		}
+	}()
 	if err := tree.Remove(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
