@@ -168,7 +168,7 @@ func (b *Broker) forget(s *session) {
 	}
 }
 
-// Status returns the session as it is now, or mount.ErrNotFound.
+// Status returns the session as it is now, or mount.ErrNotFound. Recorded sessions are found once Run has restored them, which Open, Wait and Close await.
 func (b *Broker) Status(id mount.SessionID) (Session, error) {
 	s := b.find(id)
 	if s == nil {
@@ -196,6 +196,9 @@ func (b *Broker) Sessions() []Session {
 // Wait returns nil when the session is ready. When ctx ends before, the error wraps the client's own failure, if there is one. A session that ends meanwhile is
 // mount.ErrClosed.
 func (b *Broker) Wait(ctx context.Context, id mount.SessionID) error {
+	if err := b.ready(ctx); err != nil {
+		return err
+	}
 	s := b.find(id)
 	if s == nil {
 		return fmt.Errorf("session %s: %w", id, mount.ErrNotFound)

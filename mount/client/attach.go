@@ -59,6 +59,9 @@ func attach(fs fuse.RawFileSystem, dev *os.File, init, answer []byte, o *fuse.Mo
 	if err != nil {
 		return nil, fmt.Errorf("replay INIT: %w", err)
 	}
+	if err := presentBuffers(server); err != nil {
+		return nil, err
+	}
 	given := make([]byte, 4<<10)
 	n, _, err := unix.Recvfrom(pair[1], given, unix.MSG_DONTWAIT)
 	if err != nil {

@@ -24,6 +24,8 @@ type Options struct {
 	Grace time.Duration
 	// StartTimeout is how long a client may take until it serves. Default 2 min; then it is killed and counts as failed.
 	StartTimeout time.Duration
+	// Burst is how many clients may die soon after they came to serve and still be followed at once; then pauses grow from 100 ms to 10 s. Default 3.
+	Burst int
 	// OOMScore is added to the client's oom_score_adj, so that the kernel kills it and not the agent. Default 100.
 	OOMScore int
 }
@@ -53,6 +55,9 @@ func New(o Options) (*Agent, error) {
 	}
 	if o.StartTimeout == 0 {
 		o.StartTimeout = 2 * time.Minute
+	}
+	if o.Burst == 0 {
+		o.Burst = 3
 	}
 	if o.OOMScore == 0 {
 		o.OOMScore = 100

@@ -38,6 +38,7 @@ type supervisor struct {
 
 func newSupervisor(a *Agent, r *reaper, l *link) *supervisor {
 	s := &supervisor{Agent: a, reaper: r, link: l, next: time.NewTimer(0), late: time.NewTimer(0), end: time.NewTimer(0), answered: true}
+	s.backoff.burst = a.o.Burst
 	s.next.Stop()
 	s.late.Stop()
 	s.end.Stop()
@@ -185,7 +186,7 @@ func (s *supervisor) onRefused(m wire.Message) {
 	s.held.close()
 	s.held = nil
 	s.next.Stop()
-	s.backoff = backoff{}
+	s.backoff.reset()
 	s.kill("session lost")
 }
 
@@ -195,7 +196,7 @@ func (s *supervisor) onUpdate(m wire.Message) {
 		return
 	}
 	s.held.volume = *m.Volume
-	s.backoff = backoff{}
+	s.backoff.reset()
 	if s.client != nil {
 		s.kill("volume changed")
 		return
