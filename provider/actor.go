@@ -87,6 +87,8 @@ type actor struct {
 	deleted bool
 	// purged says that what the runtime had and the logs have been removed.
 	purged bool
+	// ended is when the pod was gone from the API with nothing of it running.
+	ended time.Time
 	// born is when the actor was created.
 	born time.Time
 }

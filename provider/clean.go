@@ -18,6 +18,8 @@ const (
 	cleanTimeout = 3 * time.Minute
 	// deleteTimeout bounds one attempt to delete an API object.
 	deleteTimeout = 15 * time.Second
+	// removalsAtOnce bounds how many pods' remains are removed at the same time.
+	removalsAtOnce = 4
 )
 
 // cleanPass gives back the network, the sessions and the volumes of a pod whose containers have ended. It tries again until that
@@ -122,7 +124,7 @@ func (a *actor) deleteObject(ctx context.Context) {
 
 // removeAll removes the pod's sandboxes and containers from the runtime; then the actor's work is done.
 func (a *actor) removeAll(ctx context.Context) {
-	if a.stale || !a.due(retryRemove) {
+	if a.stale || !a.due(retryRemove) || !a.lingered() {
 		return
 	}
 	if a.purged && len(a.state.Sandboxes) == 0 && len(a.state.Containers) == 0 {
@@ -143,8 +145,27 @@ func (a *actor) removeAll(ctx context.Context) {
 	})
 }
 
+// lingered reports whether what is left of the pod has stayed as long as it should.
+func (a *actor) lingered() bool {
+	if a.ended.IsZero() {
+		a.ended = time.Now()
+	}
+	until := a.ended.Add(a.e.linger)
+	if !time.Now().Before(until) {
+		return true
+	}
+	a.alarm.set(until)
+	return false
+}
+
 // remove removes what the runtime has of the pod, and its logs.
 func (e *Engine) remove(ctx context.Context, pod *corev1.Pod, state cri.Pod) error {
+	select {
+	case e.removalSlots <- struct{}{}:
+		defer func() { <-e.removalSlots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	for _, c := range state.Containers {
 		if err := e.runtime.RemoveContainer(ctx, c); err != nil {
 			return fmt.Errorf("remove container %s: %w", c.Name, err)

@@ -42,6 +42,9 @@ type Options struct {
 	// Sweep is the pause between two comparisons of all that the runtime has with all pods, which finds what events have missed.
 	// Default 15 s.
 	Sweep time.Duration
+	// Linger is how long dead containers and sandboxes of a pod that is gone stay: removing them competes with starting others,
+	// and nobody waits for it. Default 3 s.
+	Linger time.Duration
 	// OnRunning is told when a pod runs for the first time, and how long after the engine has learnt of it. It must not block.
 	// Nil tells nobody.
 	OnRunning func(pod *corev1.Pod, after time.Duration)
@@ -58,12 +61,14 @@ type Engine struct {
 	hostIPs      func() []string
 	sidecarGrace time.Duration
 	sweepPause   time.Duration
+	linger       time.Duration
 	onRunning    func(*corev1.Pod, time.Duration)
 
 	images       *imageCache
 	prober       *probe.Prober
 	writer       *statusWriter
 	sandboxSlots chan struct{}
+	removalSlots chan struct{}
 	// look makes the sweep come at once.
 	look chan struct{}
 	// suspects has the pods of which the last sweep found nothing but volumes. Only the sweep uses it.
@@ -92,11 +97,12 @@ func NewEngine(o Options) (*Engine, error) {
 	e := &Engine{
 		node: o.NodeName, client: o.Client, recorder: o.Recorder, runtime: o.Runtime, volumes: o.Volumes, preparer: o.Preparer,
 		hostIPs: o.HostIPs, sidecarGrace: or(o.SidecarGrace, 30*time.Second), sweepPause: or(o.Sweep, 15*time.Second),
-		onRunning:    o.OnRunning,
+		onRunning: o.OnRunning, linger: or(o.Linger, 3*time.Second),
 		images:       newImageCache(o.Images, or(o.ParallelPulls, 5)),
 		prober:       probe.New(execProbe(o.Runtime)),
 		writer:       newStatusWriter(o.Client),
 		sandboxSlots: make(chan struct{}, or(o.ParallelSandboxes, 8)),
+		removalSlots: make(chan struct{}, removalsAtOnce),
 		look:         make(chan struct{}, 1),
 		actors:       make(map[types.UID]*actor),
 		names:        make(map[string]types.UID),

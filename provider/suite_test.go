@@ -63,7 +63,7 @@ func (w *world) start(change ...func(*provider.Options)) {
 	w.options = provider.Options{
 		NodeName: nodeName, Client: w.api.CoreV1(), Recorder: w.said, Runtime: w.runtime, Images: w.runtime, Volumes: w.volumes,
 		Preparer: w.preparer, HostIPs: func() []string { return []string{"10.0.0.1"} }, Sweep: 200 * time.Millisecond,
-		SidecarGrace: 3 * time.Second,
+		SidecarGrace: 3 * time.Second, Linger: time.Millisecond,
 	}
 	for _, c := range change {
 		c(&w.options)
