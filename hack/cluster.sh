@@ -12,7 +12,8 @@ cluster() { "$BIN/cluster" "$@"; }
 case $verb in
   up)
     hack/build-images.sh
-    cluster up --name "$name" --bin "$BIN" --sidemount "$BIN/sidemount" --sidemount-agent "$BIN/sidemount-agent" "$@"
+    cluster up --name "$name" --bin "$BIN" --sidemount "$BIN/sidemount" --sidemount-agent "$BIN/sidemount-agent" \
+      --virtual-node-arg=--juicefs-image=ghcr.io/sidemount/juicefs-client:dev "$@"
     cluster image push --name "$name" .cache/images/*.tar
     ;;
   down)

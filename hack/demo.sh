@@ -13,7 +13,6 @@ ns=demo
 say() { printf '\n== %s\n' "$*"; }
 die() { echo "demo: $*" >&2; exit 1; }
 kubectl() { "$BIN/kubectl" --kubeconfig "$("$BIN/cluster" kubeconfig --name demo)" "$@"; }
-in_node() { "$BIN/cluster" exec --name demo --node vn-1 -- "$@"; }
 
 make_input() {
   [ -e "$input/done" ] && return
@@ -30,19 +29,22 @@ format() {
   say "format: a JuiceFS file system in $volume (SQLite metadata, objects in a directory)"
   install -d -o 65534 -g 65534 -m 0750 "$volume" "$volume/bucket"
   # The Secret of hack/demo is the one source of the settings; they go in on standard input, never in argv.
-  kubectl -n "$ns" get secret juicefs -o json \
+  local template='{"secret":{{"{"}}{{range $k, $v := .data}}{{printf "%q:%q," $k (base64decode $v)}}{{end}}"":""}}'
+  kubectl -n "$ns" get secret juicefs -o go-template="$template" \
     | setpriv --reuid 65534 --regid 65534 --clear-groups "$BIN/sidemount-juicefs" format
 }
 
-# privilege prints what the kernel says of the sidecar's client while it serves.
+# privilege prints what the kernel says of the sidecar's client while it serves. The API does not show the sidecar, its cgroup does.
 privilege() {
-  local pod=$1 uid id pid
-  uid=$(kubectl -n "$ns" get pod "$pod" -o jsonpath='{.metadata.uid}')
-  id=$("$BIN/cluster" ctr --name demo --node vn-1 containers ls -q \
-    "labels.\"io.kubernetes.pod.uid\"==$uid,labels.\"io.kubernetes.container.name\"==sidemount-data" | head -n 1)
-  pid=$("$BIN/cluster" ctr --name demo --node vn-1 tasks ls | awk -v id="$id" '$1 == id {print $2}')
-  [ -n "$pid" ] || die "the sidecar of pod $pod is not running"
-  in_node grep -E '^(Uid|CapEff|CapPrm|CapBnd|NoNewPrivs|Seccomp):' "/proc/$pid/status"
+  local uid dir
+  uid=$(kubectl -n "$ns" get pod "$1" -o jsonpath='{.metadata.uid}')
+  for dir in /proc/[0-9]*; do
+    if grep -qs "$uid" "$dir/cgroup" && [ "$(cat "$dir/comm" 2>/dev/null)" = sidemount-juice ]; then
+      grep -E '^(Uid|CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' "$dir/status"
+      return
+    fi
+  done
+  die "the sidecar of pod $1 is not running"
 }
 
 job_pod() { kubectl -n "$ns" get pods -l "job-name=$1" -o jsonpath='{.items[0].metadata.name}'; }
