@@ -81,7 +81,7 @@ func parseAddress(metaURL string) (Address, error) {
 	if hosts == "" {
 		return a, metaURLError("names no host")
 	}
-	a.Hosts = withPorts(hosts, port)
+	a.Hosts = withPorts(driver, hosts, port)
 	if driver != "mysql" { // the MySQL form is a DSN, not a URL; its driver parses it
 		if _, err := url.Parse(metaURL); err != nil {
 			return a, metaURLError("is not a URL; special characters of the password must be percent-encoded")
@@ -93,10 +93,10 @@ func parseAddress(metaURL string) (Address, error) {
 var mysqlAddress = regexp.MustCompile(`^(tcp|unix)?\(([^)]*)\)`)
 
 // withPorts completes a list of hosts. A Redis list may begin with the name of a Sentinel group, which is no host.
-func withPorts(list, port string) []string {
+func withPorts(driver, list, port string) []string {
 	var hosts []string
 	parts := strings.Split(list, ",")
-	if len(parts) > 1 && !strings.Contains(parts[0], ":") {
+	if strings.HasPrefix(driver, "redis") && len(parts) > 1 && !strings.Contains(parts[0], ":") {
 		parts, port = parts[1:], "26379"
 	}
 	if _, last, err := net.SplitHostPort(parts[len(parts)-1]); err == nil && last != "" {

@@ -215,8 +215,7 @@ func startRedis() string {
 	if err != nil {
 		Skip("there is no redis-server: " + err.Error())
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	Expect(err).NotTo(HaveOccurred())
+	l := listen()
 	address := l.Addr().String()
 	_, port, err := net.SplitHostPort(address)
 	Expect(err).NotTo(HaveOccurred())
@@ -242,3 +241,14 @@ func startRedis() string {
 	Eventually(ready, patience).Should(BeClosed())
 	return address
 }
+
+func listen() net.Listener {
+	GinkgoHelper()
+	l, err := listenAt("127.0.0.1:0")
+	Expect(err).NotTo(HaveOccurred())
+	return l
+}
+
+func listenAt(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+
+func dial(address string) (net.Conn, error) { return net.Dial("tcp", address) }

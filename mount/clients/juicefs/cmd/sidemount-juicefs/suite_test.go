@@ -26,6 +26,7 @@ const (
 	roleTests  = "tests"
 	roleAgent  = "agent"
 	roleClient = "client"
+	roleFormat = "format"
 	socketEnv  = "SIDEMOUNT_TEST_SOCKET"
 )
 
@@ -47,6 +48,8 @@ func play(m *testing.M) int {
 		return playAgent()
 	case roleClient:
 		return run(nil)
+	case roleFormat:
+		return run(os.Args[1:])
 	case roleTests:
 		return m.Run()
 	}
