@@ -13,9 +13,9 @@ import (
 const (
 	// eventBuffer is how many events wait for a consumer; beyond it the runtime's queue grows.
 	eventBuffer = 512
-	// retryMin and retryMax bound the pause before a broken subscription is renewed.
-	retryMin = 100 * time.Millisecond
-	retryMax = 5 * time.Second
+	// retryFirst and retryLast bound the pause before a broken subscription is renewed.
+	retryFirst = 100 * time.Millisecond
+	retryLast  = 5 * time.Second
 	// pollInterval is the kubelet's, for runtimes that send no events.
 	pollInterval = time.Second
 )
@@ -40,7 +40,7 @@ type subscription struct {
 
 func (s *subscription) run(ctx context.Context) {
 	defer close(s.out)
-	pause := retryMin
+	pause := retryFirst
 	for ctx.Err() == nil {
 		begun := time.Now()
 		err := s.follow(ctx)
@@ -53,14 +53,14 @@ func (s *subscription) run(ctx context.Context) {
 			return
 		}
 		log.G(ctx).WithError(err).Warn("container events broke off")
-		if time.Since(begun) > retryMax {
-			pause = retryMin
+		if time.Since(begun) > retryLast {
+			pause = retryFirst
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, retryMax)
+		pause = min(2*pause, retryLast)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -22,7 +21,7 @@ type Auth struct {
 
 // Format implements fmt.Formatter: no verb prints a secret.
 func (a Auth) Format(f fmt.State, _ rune) {
-	io.WriteString(f, "[registry credential]")
+	fmt.Fprint(f, "[registry credential]")
 }
 
 // ImageStatus returns what the runtime knows about an image, by name or id; the zero Image if it does not have it. Errors match

@@ -243,7 +243,7 @@ func TestRealRuntime(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name string
-		test func(*testing.T, context.Context, *lab, <-chan cri.Event)
+		test func(context.Context, *testing.T, *lab, <-chan cri.Event)
 	}{
 		{"status", realStatus}, {"images", realImages}, {"a container that ends", realEnd}, {"exec and streams", realExec},
 		{"security context", realSecurity}, {"limits", realLimits}, {"out of memory", realOOM}, {"what is gone", realGone},
@@ -251,7 +251,7 @@ func TestRealRuntime(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l.t = t
-			tt.test(t, ctx, l, events)
+			tt.test(ctx, t, l, events)
 		})
 	}
 	l.t = t
@@ -260,7 +260,7 @@ func TestRealRuntime(t *testing.T) {
 	}
 }
 
-func realStatus(t *testing.T, ctx context.Context, l *lab, _ <-chan cri.Event) {
+func realStatus(ctx context.Context, t *testing.T, l *lab, _ <-chan cri.Event) {
 	s, err := l.runtime.Status(ctx)
 	if err != nil || !s.Runtime.OK || !s.Network.OK || len(s.Handlers) == 0 {
 		t.Errorf("Status = %+v, %v", s, err)
@@ -274,7 +274,7 @@ func realStatus(t *testing.T, ctx context.Context, l *lab, _ <-chan cri.Event) {
 	}
 }
 
-func realImages(t *testing.T, ctx context.Context, l *lab, _ <-chan cri.Event) {
+func realImages(ctx context.Context, t *testing.T, l *lab, _ <-chan cri.Event) {
 	if img, err := l.runtime.ImageStatus(ctx, "nobody/has-this:v0"); err != nil || img.ID != "" {
 		t.Errorf("ImageStatus of a missing image = %+v, %v", img, err)
 	}
@@ -296,7 +296,7 @@ func realImages(t *testing.T, ctx context.Context, l *lab, _ <-chan cri.Event) {
 	}
 }
 
-func realEnd(t *testing.T, ctx context.Context, l *lab, events <-chan cri.Event) {
+func realEnd(ctx context.Context, t *testing.T, l *lab, events <-chan cri.Event) {
 	r := l.run(ctx, l.pod("echo out; echo err >&2; echo -n bye > /dev/termination-log; exit 3"), nil)
 	c := r.ended(ctx, events)
 	if c.ExitCode != 3 || c.Reason != "Error" || c.Attempt != 0 || c.SandboxID != r.sandbox || c.StartedAt.IsZero() || !c.FinishedAt.After(c.StartedAt) {
@@ -317,7 +317,7 @@ func realEnd(t *testing.T, ctx context.Context, l *lab, events <-chan cri.Event)
 	}
 }
 
-func realExec(t *testing.T, ctx context.Context, l *lab, _ <-chan cri.Event) {
+func realExec(ctx context.Context, t *testing.T, l *lab, _ <-chan cri.Event) {
 	r := l.run(ctx, l.pod("sleep 600"), nil)
 	res, err := l.runtime.ExecSync(ctx, r.container, []string{"sh", "-c", "echo a; echo b >&2; exit 4"}, 10*time.Second)
 	if err != nil || res.ExitCode != 4 || string(res.Stdout) != "a\n" || string(res.Stderr) != "b\n" {
@@ -362,7 +362,7 @@ func realExec(t *testing.T, ctx context.Context, l *lab, _ <-chan cri.Event) {
 	}
 }
 
-func realSecurity(t *testing.T, ctx context.Context, l *lab, events <-chan cri.Event) {
+func realSecurity(ctx context.Context, t *testing.T, l *lab, events <-chan cri.Event) {
 	no, yes, user, group, fs := false, true, int64(1234), int64(5678), int64(4321)
 	pod := l.pod(`id -u; id -g; id -G; grep -E "^(NoNewPrivs|Seccomp|CapBnd|CapEff):" /proc/self/status
 touch /x 2>/dev/null && echo writable; cat /etc/hosts | tail -2; cat /etc/resolv.conf; hostname; echo $A $B
@@ -409,7 +409,7 @@ cat /proc/sys/kernel/shm_rmid_forced; cat /mnt/file; touch /mnt/new 2>/dev/null 
 	}
 }
 
-func realLimits(t *testing.T, ctx context.Context, l *lab, _ <-chan cri.Event) {
+func realLimits(ctx context.Context, t *testing.T, l *lab, _ <-chan cri.Event) {
 	pod := l.pod("sleep 600")
 	pod.Spec.Containers[0].Resources = corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("16Mi")},
@@ -443,7 +443,7 @@ func realLimits(t *testing.T, ctx context.Context, l *lab, _ <-chan cri.Event) {
 	}
 }
 
-func realOOM(t *testing.T, ctx context.Context, l *lab, events <-chan cri.Event) {
+func realOOM(ctx context.Context, t *testing.T, l *lab, events <-chan cri.Event) {
 	pod := l.pod("exec tail /dev/zero")
 	pod.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("16Mi")}
 	if c := l.run(ctx, pod, nil).ended(ctx, events); c.ExitCode != 137 || c.Reason != "OOMKilled" {
@@ -451,7 +451,7 @@ func realOOM(t *testing.T, ctx context.Context, l *lab, events <-chan cri.Event)
 	}
 }
 
-func realGone(t *testing.T, ctx context.Context, l *lab, _ <-chan cri.Event) {
+func realGone(ctx context.Context, t *testing.T, l *lab, _ <-chan cri.Event) {
 	const nobody = "0000000000000000000000000000000000000000000000000000000000000000"
 	if _, err := l.runtime.ContainerStatus(ctx, nobody); !errors.Is(err, cri.ErrNotFound) {
 		t.Errorf("ContainerStatus: %v", err)
@@ -473,7 +473,7 @@ func realGone(t *testing.T, ctx context.Context, l *lab, _ <-chan cri.Event) {
 	}
 }
 
-func realStop(t *testing.T, ctx context.Context, l *lab, events <-chan cri.Event) {
+func realStop(ctx context.Context, t *testing.T, l *lab, events <-chan cri.Event) {
 	polite := l.run(ctx, l.pod(`trap "exit 7" TERM; echo ready > /dev/termination-log; while :; do sleep 0.1; done`), nil)
 	for data := []byte{}; len(data) == 0; {
 		res, err := l.runtime.ExecSync(ctx, polite.container, []string{"cat", "/dev/termination-log"}, 10*time.Second)
@@ -504,7 +504,7 @@ func realStop(t *testing.T, ctx context.Context, l *lab, events <-chan cri.Event
 	}
 }
 
-func realSandbox(t *testing.T, ctx context.Context, l *lab, _ <-chan cri.Event) {
+func realSandbox(ctx context.Context, t *testing.T, l *lab, _ <-chan cri.Event) {
 	r := l.run(ctx, l.pod("sleep 600"), nil)
 	if s := r.state(ctx).Sandboxes[0]; !s.Ready || len(s.IPs) == 0 || s.Labels[cri.NodeLabel] != l.node {
 		t.Errorf("sandbox %+v", s)

@@ -77,8 +77,7 @@ func New(opts Options) (*Runtime, error) {
 	r.client = runtimeapi.NewRuntimeServiceClient(conn)
 	if opts.ImageEndpoint != opts.Endpoint {
 		if conn, err = r.dial(opts.ImageEndpoint); err != nil {
-			r.Close()
-			return nil, err
+			return nil, errors.Join(err, r.Close())
 		}
 	}
 	r.images = runtimeapi.NewImageServiceClient(conn)

@@ -361,7 +361,11 @@ func TestUnavailable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
+	defer func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	if _, err := r.Pods(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("Pods: %v, want ErrUnavailable", err)
 	}

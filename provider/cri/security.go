@@ -166,9 +166,9 @@ func seccomp(profile *corev1.SeccompProfile, in ContainerInput) (*runtimeapi.Sec
 	return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
 }
 
-// setAppArmor also sets the field of older runtimes. The profile may still come from the annotation that the field replaced. A
-// machine without AppArmor runs containers without it, but not one that asks for a profile by name: that would be a promise not
-// kept.
+// setAppArmor takes the profile from the field or from the annotation that the field replaced. Runtimes older than containerd 1.6
+// want it in another form and are not served. A machine without AppArmor runs containers without it, but not one that asks for a
+// profile by name: that would be a promise not kept.
 func setAppArmor(out *runtimeapi.LinuxContainerSecurityContext, pod *corev1.Pod, c *corev1.Container, profile *corev1.AppArmorProfile, host Host) error {
 	if profile == nil {
 		profile = appArmorAnnotation(pod, c.Name)
@@ -180,12 +180,10 @@ func setAppArmor(out *runtimeapi.LinuxContainerSecurityContext, pod *corev1.Pod,
 	case corev1.AppArmorProfileTypeRuntimeDefault:
 		if host.AppArmor {
 			out.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
-			out.ApparmorProfile = corev1.DeprecatedAppArmorBetaProfileRuntimeDefault
 		}
 	case corev1.AppArmorProfileTypeUnconfined:
 		if host.AppArmor {
 			out.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
-			out.ApparmorProfile = corev1.DeprecatedAppArmorBetaProfileNameUnconfined
 		}
 	case corev1.AppArmorProfileTypeLocalhost:
 		if profile.LocalhostProfile == nil || *profile.LocalhostProfile == "" {
@@ -195,7 +193,6 @@ func setAppArmor(out *runtimeapi.LinuxContainerSecurityContext, pod *corev1.Pod,
 			return misfit("cannot enforce AppArmor: AppArmor is not enabled on the host")
 		}
 		out.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: *profile.LocalhostProfile}
-		out.ApparmorProfile = corev1.DeprecatedAppArmorBetaProfileNamePrefix + *profile.LocalhostProfile
 	default:
 		return misfit("unknown apparmor profile type: %q", profile.Type)
 	}

@@ -27,7 +27,7 @@ const (
 const lines = 20000
 
 // talker runs a container that writes numbered lines, with a pause now and then, and returns its id and the root of its log.
-func talker(t *testing.T, ctx context.Context, r *cri.Runtime, node string) (pod *corev1.Pod, id, root string) {
+func talker(ctx context.Context, t *testing.T, r *cri.Runtime, node string) (pod *corev1.Pod, id, root string) {
 	t.Helper()
 	image := os.Getenv(envImage)
 	if image == "" {
@@ -89,7 +89,7 @@ func TestRealRotation(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	pod, id, root := talker(t, ctx, runtime, node)
+	pod, id, root := talker(ctx, t, runtime, node)
 	if err := runtime.StartContainer(ctx, id); err != nil {
 		t.Fatal(err)
 	}

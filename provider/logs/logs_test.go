@@ -285,7 +285,7 @@ func (c *container) running(context.Context) (bool, error) {
 }
 
 // follow starts a follower and returns where it writes and what it returns at the end.
-func follow(t *testing.T, ctx context.Context, r *Reader, c *container, o Options) (*client, chan error) {
+func follow(ctx context.Context, t *testing.T, r *Reader, c *container, o Options) (*client, chan error) {
 	t.Helper()
 	o.Follow = true
 	cl, done := newClient(), make(chan error, 1)
@@ -297,7 +297,7 @@ func TestFollow(t *testing.T) {
 	var r Reader
 	c := newContainer(t)
 	c.write(rec(0, "stdout", "F", "before"))
-	cl, done := follow(t, t.Context(), &r, c, all())
+	cl, done := follow(t.Context(), t, &r, c, all())
 	cl.expect(t, "before\n")
 	c.write("2026-01-02T03:04:05Z stdout F in two")
 	c.write(" parts\n")
@@ -314,7 +314,7 @@ func TestFollowAcrossRotations(t *testing.T) {
 	var r Reader
 	c := newContainer(t)
 	c.write(rec(0, "stdout", "F", "0"))
-	cl, done := follow(t, t.Context(), &r, c, all())
+	cl, done := follow(t.Context(), t, &r, c, all())
 	want := "0\n"
 	cl.expect(t, want)
 	for i := 1; i <= 5; i++ {
@@ -395,14 +395,14 @@ func TestFollowEndsWithItsClient(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	o := all()
 	o.Tail = 0
-	cl, done := follow(t, ctx, &r, c, o)
+	cl, done := follow(ctx, t, &r, c, o)
 	c.writeUntil(cl.changed)
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("follower ended with %v", err)
 	}
 	o.LimitBytes = 2
-	cl, done = follow(t, t.Context(), &r, c, o)
+	cl, done = follow(t.Context(), t, &r, c, o)
 	c.writeUntil(cl.changed)
 	if err := <-done; err != nil || cl.String() != "ab" {
 		t.Errorf("follower with a limit ended with %q, %v", cl.String(), err)
@@ -418,10 +418,10 @@ func TestManyFollowersShareOneWatcher(t *testing.T) {
 	var clients []*client
 	// Beyond what a user may have of inotify instances.
 	for range 200 {
-		cl, done := follow(t, t.Context(), &r, c, all())
+		cl, done := follow(t.Context(), t, &r, c, all())
 		clients, dones = append(clients, cl), append(dones, done)
 	}
-	cl, done := follow(t, t.Context(), &r, other, all())
+	cl, done := follow(t.Context(), t, &r, other, all())
 	clients, dones = append(clients, cl), append(dones, done)
 	c.write(rec(0, "stdout", "F", "all"))
 	other.write(rec(0, "stdout", "F", "all"))

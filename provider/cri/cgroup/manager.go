@@ -39,7 +39,7 @@ const (
 	podPrefix = "pod"
 )
 
-// ErrBusy: processes are left in the group.
+// ErrBusy means that processes are left in the group.
 var ErrBusy = errors.New("control group has processes")
 
 // Options of a Manager.

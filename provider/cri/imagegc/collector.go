@@ -22,7 +22,7 @@ const (
 	defaultInterval = 5 * time.Minute
 )
 
-// ErrNotEnough: all images that may be removed are, and the disk is still too full.
+// ErrNotEnough means that all images that may be removed are, and that the disk is still too full.
 var ErrNotEnough = errors.New("too little disk space could be freed")
 
 // Runtime is what a Collector needs of the container runtime.
