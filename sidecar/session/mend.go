@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/virtual-kubelet/virtual-kubelet/log"
 	corev1 "k8s.io/api/core/v1"
@@ -40,9 +39,6 @@ func (k *Keeper) tell(h holding, e broker.Event) {
 	switch e.Reason {
 	case broker.ClientRestarted:
 		kind = corev1.EventTypeNormal
-		if e.Pause > 0 {
-			text += fmt.Sprintf("; requests waited for %s", e.Pause.Round(time.Millisecond))
-		}
 	case broker.ClientFailed:
 		if s, err := k.options.Broker.Status(e.Session); err != nil || s.State == mount.Mounted {
 			return
