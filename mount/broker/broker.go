@@ -37,6 +37,9 @@ type Options struct {
 	Stuck time.Duration
 	// ProbeTimeout is how long a probe of a mount may take. Default 10 s.
 	ProbeTimeout time.Duration
+	// NoResend treats the kernel as one that cannot give a new client the requests of a dead one (before Linux 6.9): they are answered with EINTR. Default false: the kernel says
+	// what it can.
+	NoResend bool
 	// Log receives what happens. Default logrus.StandardLogger().
 	Log logrus.FieldLogger
 }

@@ -161,7 +161,7 @@ func (s *session) onClosed(c *wire.Client) {
 		if c != nil {
 			s.client = *c
 		}
-		s.ready = false
+		s.interrupt()
 	})
 }
 

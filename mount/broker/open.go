@@ -126,6 +126,9 @@ func (s *session) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.b.o.NoResend {
+		c.Init = fuse.WithoutResend(c.Init)
+	}
 	held := &files{device: c.Device}
 	s.update(func() { s.files, s.init, s.answer, s.volumeKnown = held, c.Init, c.Answer, true })
 	close(s.returned)

@@ -1,6 +1,7 @@
 package fuse
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/sidemount/sidemount/mount"
@@ -78,4 +79,14 @@ func Negotiate(kind mount.ClientKind, init []byte) ([]byte, error) {
 func CanResend(init []byte) bool {
 	in, err := ParseInit(init)
 	return err == nil && in.Flags&HasResend != 0
+}
+
+// WithoutResend returns an INIT request that does not offer what CanResend is about.
+func WithoutResend(init []byte) []byte {
+	b := append([]byte(nil), init...)
+	if len(b) >= inHeaderSize+initFlags2At+4 {
+		flags2 := binary.NativeEndian.Uint32(b[inHeaderSize+initFlags2At:])
+		binary.NativeEndian.PutUint32(b[inHeaderSize+initFlags2At:], flags2&^uint32(HasResend>>32))
+	}
+	return b
 }

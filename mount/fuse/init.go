@@ -13,6 +13,7 @@ const (
 	initInOldSize  = 16
 	outHeaderSize  = 16
 	initOutSize    = 64
+	initFlags2At   = 16
 	initOpcode     = 26
 	protocolMajor  = 7
 	minimumMinor   = 28

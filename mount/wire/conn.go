@@ -59,10 +59,12 @@ func (c *Conn) Send(ctx context.Context, m Message, with ...*os.File) error {
 	c.send.Lock()
 	defer c.send.Unlock()
 	defer c.bound(ctx, c.file.SetWriteDeadline)()
-	err = errors.Join(c.raw.Write(func(fd uintptr) bool {
+	if werr := c.raw.Write(func(fd uintptr) bool {
 		err = retry(func() error { return unix.Sendmsg(int(fd), b, rights, nil, unix.MSG_NOSIGNAL) })
 		return err != unix.EAGAIN
-	}), err)
+	}); werr != nil {
+		err = unusable(werr)
+	}
 	runtime.KeepAlive(with)
 	if err != nil {
 		return fmt.Errorf("send %s: %w", m.Type, because(ctx, err))
@@ -81,7 +83,7 @@ func (c *Conn) Receive(ctx context.Context) (Message, []*os.File, error) {
 		b, got, err = receive(int(fd))
 		return err != unix.EAGAIN
 	}); werr != nil {
-		err = werr
+		err = unusable(werr)
 	}
 	if err == io.EOF || errors.Is(err, unix.ECONNRESET) {
 		return Message{}, nil, io.EOF
@@ -176,6 +178,14 @@ func (c *Conn) bound(ctx context.Context, set func(time.Time) error) func() {
 		}
 		set(time.Time{})
 	}
+}
+
+// unusable names the error of a file that was closed meanwhile, which package os does not do for raw access.
+func unusable(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return os.ErrClosed
 }
 
 // because replaces the deadline's error by what caused it.

@@ -86,7 +86,7 @@ func (l *Listener) Accept() (*Conn, error) {
 		})
 		return err != unix.EAGAIN
 	}); werr != nil {
-		err = werr
+		err = unusable(werr)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("accept: %w", err)
