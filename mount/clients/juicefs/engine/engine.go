@@ -76,6 +76,13 @@ func Connect(ctx context.Context, s *Spec, sid uint64) (c *Connection, err error
 	if c.blob, err = newStorage(c.effective, s.Env["JFS_RSA_PASSPHRASE"]); err != nil {
 		return nil, err
 	}
+	if sid == 0 {
+		// Later an object store that is down must not keep a session from going on with what needs none.
+		if err := probeStorage(ctx, c.blob); err != nil {
+			object.Shutdown(c.blob)
+			return nil, err
+		}
+	}
 	if st := client.Chroot(meta.Background(), s.options.subdir); st != 0 {
 		object.Shutdown(c.blob)
 		return nil, fmt.Errorf("%w: mount option \"subdir\" %q: %w", mount.ErrConfig, s.options.subdir, st)

@@ -156,11 +156,17 @@ func (s *stand) client() (int, error) {
 // killClient kills the client and waits until another one serves.
 func (s *stand) killClient(ctx context.Context) {
 	GinkgoHelper()
+	s.endClient(ctx, syscall.SIGKILL)
+}
+
+// endClient ends the client by a signal and waits until another one serves.
+func (s *stand) endClient(ctx context.Context, by syscall.Signal) {
+	GinkgoHelper()
 	before, err := s.broker.Status(s.id)
 	Expect(err).NotTo(HaveOccurred())
 	pid, err := s.client()
 	Expect(err).NotTo(HaveOccurred())
-	Expect(syscall.Kill(pid, syscall.SIGKILL)).To(Succeed())
+	Expect(syscall.Kill(pid, by)).To(Succeed())
 	Eventually(ctx, func(g Gomega) {
 		now, err := s.broker.Status(s.id)
 		g.Expect(err).NotTo(HaveOccurred())

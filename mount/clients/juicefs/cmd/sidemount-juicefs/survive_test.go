@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -179,6 +180,68 @@ var _ = Describe("an application whose client is killed", func() {
 		Expect(info.Size()).To(Equal(int64(104)))
 		Expect(info.ModTime().Equal(past)).To(BeTrue(), "mtime is %s", info.ModTime())
 		Expect(contents(f)).To(Equal(strings.Repeat("x", 100) + "tail"))
+	}, NodeTimeout(time.Minute))
+
+	It("writes more without a sync than its log holds", func(ctx SpecContext) {
+		s := newStand(ctx, sqliteVolume())
+		const pieces, size = 96, 512 << 10 // 96 MiB in two files, three times the log
+		var files [2]*os.File
+		for i := range files {
+			f, err := os.Create(s.path(fmt.Sprint("big-", i)))
+			Expect(err).NotTo(HaveOccurred())
+			defer f.Close()
+			files[i] = f
+		}
+		piece := func(file, n int) []byte { return bytes.Repeat([]byte{byte(file*100 + n), byte(n)}, size/2) }
+		for n := range pieces {
+			for i, f := range files {
+				_, err := f.Write(piece(i, n))
+				Expect(err).NotTo(HaveOccurred())
+			}
+			if n == pieces/3 || n == pieces-1 {
+				s.killClient(ctx)
+			}
+		}
+		got := make([]byte, size)
+		for n := range pieces {
+			for i, f := range files {
+				_, err := f.ReadAt(got, int64(n)*size)
+				Expect(err).NotTo(HaveOccurred())
+				Expect(bytes.Equal(got, piece(i, n))).To(BeTrue(), "piece %d of file %d", n, i)
+			}
+		}
+	}, NodeTimeout(2*time.Minute))
+
+	It("is replaced in order without losing locks or open files", func(ctx SpecContext) {
+		s := newStand(ctx, sqliteVolume())
+		open := func() *os.File {
+			f, err := os.OpenFile(s.path("file"), os.O_RDWR|os.O_CREATE, 0o644)
+			Expect(err).NotTo(HaveOccurred())
+			return f
+		}
+		holder, other := open(), open()
+		defer holder.Close()
+		defer other.Close()
+		Expect(unix.Flock(int(holder.Fd()), unix.LOCK_EX|unix.LOCK_NB)).To(Succeed())
+		_, err := holder.WriteString("before")
+		Expect(err).NotTo(HaveOccurred())
+		s.endClient(ctx, unix.SIGTERM)
+		Expect(contents(holder)).To(Equal("before"))
+		Expect(unix.Flock(int(other.Fd()), unix.LOCK_EX|unix.LOCK_NB)).To(MatchError(unix.EWOULDBLOCK))
+	}, NodeTimeout(time.Minute))
+
+	It("shows what it wrote to other pods before it syncs", func(ctx SpecContext) {
+		v := sqliteVolume()
+		a, b := newStand(ctx, v), newStand(ctx, v)
+		f, err := os.Create(a.path("file"))
+		Expect(err).NotTo(HaveOccurred())
+		defer f.Close()
+		_, err = f.WriteString("still open")
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(ctx, func() (string, error) {
+			text, err := os.ReadFile(b.path("file"))
+			return string(text), err
+		}).WithTimeout(30 * time.Second).WithPolling(100 * time.Millisecond).Should(Equal("still open"))
 	}, NodeTimeout(time.Minute))
 
 	It("finds everything again when the agent is killed too", func(ctx SpecContext) {
