@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"os"
 	"time"
 
@@ -39,7 +40,14 @@ func (s *supervisor) start() {
 func (s *supervisor) toClient(m wire.Message, files ...*os.File) {
 	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
 	defer cancel()
-	if err := s.client.conn.Send(ctx, m, files...); err != nil {
+	err := s.client.conn.Send(ctx, m, files...)
+	switch {
+	case err == nil:
+	case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET):
+		// It is dead already and not yet waited for, as a rule; how it ended is then its own affair, and not this signal's.
+		s.log.warn("the client has hung up", "pid", s.client.pid)
+		s.client.signal(unix.SIGKILL)
+	default:
 		s.log.warn("tell the client", "error", err)
 		s.kill("does not listen")
 	}
