@@ -17,8 +17,9 @@ import (
 // ballastCommand is the first argument of a process that uses up a control group's memory.
 const ballastCommand = "ballast"
 
-// exhaust has the kernel kill the client for want of memory. A process that the kernel must not choose joins the control group of the
-// sidecar's container and takes what memory is left, so the limit is reached at once and not only when the client itself grows.
+// exhaust has the kernel kill the client for want of memory. Another process joins the control group of the sidecar's container and takes
+// what memory is left, so the limit is reached at once and not only when the client itself grows. It takes it as a file in memory, which
+// counts for the group and for no process, so that the kernel looks for its victim among the others.
 func exhaust(ctx context.Context, _ *trial, s *subject) error {
 	victim, err := s.client()
 	if err != nil {
@@ -82,31 +83,58 @@ func sink(group, victim string) error {
 	if err != nil {
 		return fmt.Errorf("find process %d: %w", pid, err)
 	}
-	const never = "-1000"
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(never), 0); err != nil {
+	before, err := oomKills(group)
+	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
 		return err
 	}
-	const step, most = 256 << 10, 4 << 30
-	for taken := 0; taken < most; taken += step {
-		b, err := unix.Mmap(-1, 0, step, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
-		if err != nil && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.EAGAIN) {
+	file, err := unix.MemfdCreate("ballast", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("take memory: %w", err)
+	}
+	piece := make([]byte, 64<<10)
+	const most = 4 << 30
+	for taken := 0; taken < most; {
+		n, err := unix.Write(file, piece)
+		if err != nil && !errors.Is(err, unix.ENOMEM) {
 			return fmt.Errorf("take memory: %w", err)
 		}
-		for i := 0; i < len(b); i += os.Getpagesize() {
-			b[i] = 1
-		}
-		if ended(process) {
-			return nil
+		taken += max(n, 0)
+		// The victim needs a while to end. What it gives back must not be taken as well, or the kernel would choose somebody else.
+		switch now, err := oomKills(group); {
+		case err != nil:
+			return err
+		case now > before:
+			return awaitEnd(process)
 		}
 	}
 	return errors.New("the group has no limit")
 }
 
-// ended tells whether a process has ended.
-func ended(process int) bool {
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, 0)
-	return err == nil && n > 0
+// oomKills is how many processes of a group the kernel has killed for want of memory.
+func oomKills(group string) (int, error) {
+	for _, name := range []string{"memory.events", "memory.oom_control"} {
+		raw, err := os.ReadFile(filepath.Join(group, name))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(raw)) {
+			if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
+				return strconv.Atoi(strings.TrimSpace(n))
+			}
+		}
+	}
+	return 0, fmt.Errorf("%s does not count its OOM kills", group)
+}
+
+// awaitEnd checks that the process that was killed is the one that was meant.
+func awaitEnd(process int) error {
+	const patience = 20_000 // milliseconds
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, patience)
+	if err == nil && n == 0 {
+		err = errors.New("the kernel has killed another process")
+	}
+	return err
 }
