@@ -98,6 +98,8 @@ type containerMemory struct {
 	crash   crashBackoff
 	pull    backoff
 	failure backoff
+	// image is the id of the image for its next start, "" if the image has not been looked at.
+	image string
 	// waiting says why the container does not run, nil if nothing is known.
 	waiting *corev1.ContainerStateWaiting
 	// hooked says that its postStart hook runs.

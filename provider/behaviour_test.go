@@ -14,6 +14,7 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -493,5 +494,23 @@ var _ = Describe("what was left behind", func() {
 		Consistently(w.phase(pod), 300*time.Millisecond).Should(Equal(corev1.PodPending))
 		w.runtime.Fail("pods", nil)
 		Eventually(w.phase(pod)).Should(Equal(corev1.PodRunning))
+	})
+})
+
+var _ = Describe("admission", func() {
+	It("makes a pod fail that the node cannot take, and runs nothing of it", func() {
+		w := newWorld()
+		w.start(func(o *provider.Options) {
+			o.Allocatable = func() corev1.ResourceList { return corev1.ResourceList{corev1.ResourcePods: resource.MustParse("1")} }
+		})
+		first := w.create(newPod("first"))
+		Eventually(w.phase(first)).Should(Equal(corev1.PodRunning))
+		second := w.create(newPod("second"))
+		Eventually(w.phase(second)).Should(Equal(corev1.PodFailed))
+		Expect(w.pod(second).Status.Reason).To(Equal("OutOfpods"))
+		Expect(w.runtime.Has(second.UID).Sandboxes).To(BeEmpty())
+		Expect(w.said.All()).To(ContainElement(HavePrefix("second Warning OutOfpods Pod was rejected")))
+		w.restart()
+		Consistently(w.phase(first), 300*time.Millisecond).Should(Equal(corev1.PodRunning))
 	})
 })

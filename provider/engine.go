@@ -32,6 +32,8 @@ type Options struct {
 	Preparer Preparer
 	// HostIPs returns the node's addresses, the primary one first. Nil reports none.
 	HostIPs func() []string
+	// Allocatable returns what the node can allocate; a pod that does not fit fails. Nil takes every pod that the scheduler sends.
+	Allocatable func() corev1.ResourceList
 	// ParallelPulls is how many images are pulled at a time. Default 5.
 	ParallelPulls int
 	// ParallelSandboxes is how many sandboxes are created at a time; more only make each of them slower. Default 8.
@@ -59,6 +61,7 @@ type Engine struct {
 	volumes      Volumes
 	preparer     Preparer
 	hostIPs      func() []string
+	allocatable  func() corev1.ResourceList
 	sidecarGrace time.Duration
 	sweepPause   time.Duration
 	linger       time.Duration
@@ -110,6 +113,9 @@ func NewEngine(o Options) (*Engine, error) {
 	}
 	if e.preparer == nil {
 		e.preparer = Unprepared{}
+	}
+	if e.allocatable = o.Allocatable; e.allocatable == nil {
+		e.allocatable = func() corev1.ResourceList { return nil }
 	}
 	if e.hostIPs == nil {
 		e.hostIPs = func() []string { return nil }
@@ -205,7 +211,28 @@ func (e *Engine) Update(pod *corev1.Pod) {
 	if e.isNewest(pod) {
 		e.names[nameOf(pod)] = pod.UID
 	}
-	e.add(newActor(e, pod, false, e.seen != nil && !e.seen[pod.UID]))
+	a := newActor(e, pod, false, e.seen != nil && !e.seen[pod.UID])
+	a.stop.verdict = e.admit(pod)
+	e.add(a)
+}
+
+// admit decides about a pod that the node has not run before: one that has been told when it started has been admitted already.
+// Callers hold mu, so that two pods cannot both get what is enough for one.
+func (e *Engine) admit(pod *corev1.Pod) *verdict {
+	if pod.Status.StartTime != nil || pod.DeletionTimestamp != nil || isFinal(pod.Status.Phase) {
+		return nil
+	}
+	others := make([]*corev1.Pod, 0, len(e.actors))
+	for _, a := range e.actors {
+		if v := a.shown.Load(); !v.Absent && !isFinal(v.Status.Phase) {
+			others = append(others, v.Pod)
+		}
+	}
+	v := admit(pod, others, e.allocatable())
+	if v != nil {
+		e.recorder.Eventf(podReference(pod, ""), corev1.EventTypeWarning, v.reason, "%s", v.message)
+	}
+	return v
 }
 
 // isNewest reports whether no pod of the same name was created later. Callers hold mu.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/sidemount/sidemount/provider/cri"
 )
@@ -44,10 +43,19 @@ func newImageCache(images Images, parallel int) *imageCache {
 }
 
 // ensure returns the id of the container's image, pulled if need be. Its errors are *reasonedError with a kubelet's reason.
-func (i *imageCache) ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Container, recorder record.EventRecorder) (string, error) {
+func (i *imageCache) ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Container, events *podEvents) (string, error) {
 	say := func(kind, reason, format string, args ...any) {
-		recorder.Eventf(podReference(pod, fieldPath(pod, c.Name)), kind, reason, format, args...)
+		events.container(pod, c.Name, kind, reason, format, args...)
 	}
+	id, err := i.provide(ctx, pod, c, say)
+	if err != nil && ctx.Err() == nil {
+		reason, _ := reasonOf(err, cri.ErrImagePull.Error())
+		say(corev1.EventTypeWarning, eventFailed, "Error: %s", reason)
+	}
+	return id, err
+}
+
+func (i *imageCache) provide(ctx context.Context, pod *corev1.Pod, c *corev1.Container, say func(kind, reason, format string, args ...any)) (string, error) {
 	id, err := i.lookUp(ctx, c.Image)
 	if err != nil {
 		say(corev1.EventTypeWarning, eventInspectFailed, "Failed to inspect image %q: %v", c.Image, cri.Message(err))

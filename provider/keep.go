@@ -252,6 +252,9 @@ func (a *actor) execute(ctx context.Context, acts actions) {
 		a.createSandbox(ctx, acts)
 	}
 	sandbox, ok := a.state.Sandbox()
+	if a.ops["sandbox"] != nil {
+		a.prefetch(ctx)
+	}
 	if ok && sandbox.Ready && a.mounted {
 		for _, s := range acts.start {
 			a.startOne(ctx, s, sandbox)

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sidemount/sidemount/provider/cri"
+	"github.com/sidemount/sidemount/provider/env"
 	"github.com/sidemount/sidemount/provider/probe"
 )
 
@@ -111,9 +112,12 @@ func (a *actor) startWorker(ctx context.Context, v *verdicts, c cri.Container, s
 		return
 	}
 	v.begun[kind] = true
-	pod := a.spec()
+	pod, target := a.spec(), a.target(spec, c)
+	if p.Exec != nil {
+		target.Command = expand(p.Exec.Command, spec.Env)
+	}
 	w := probe.Worker{
-		Prober: a.e.prober, Spec: p, Target: a.target(spec, c), Since: c.StartedAt,
+		Prober: a.e.prober, Spec: p, Target: target, Since: c.StartedAt,
 		Last: kind == startupProbe, LastFailure: kind == livenessProbe,
 		Verdict: func(r probe.Result) {
 			a.box.post(func(m *mail) { m.results = append(m.results, func() { a.judge(c.ID, kind, r) }) })
@@ -123,6 +127,25 @@ func (a *actor) startWorker(ctx context.Context, v *verdicts, c cri.Container, s
 	ctx, cancel := context.WithCancel(ctx)
 	v.cancels = append(v.cancels, cancel)
 	v.workers.Go(func() { w.Run(ctx) })
+}
+
+// expand replaces references to variables in the command of a probe. Only values that stand in the specification itself are known
+// here, as of the kubelet.
+func expand(command []string, vars []corev1.EnvVar) []string {
+	values := make(map[string]string, len(vars))
+	for _, v := range vars {
+		values[v.Name] = v.Value
+	}
+	expanded := make([]string, len(command))
+	for i, word := range command {
+		expanded[i] = env.Expand(word, func(name string) string {
+			if v, ok := values[name]; ok {
+				return v
+			}
+			return "$(" + name + ")"
+		})
+	}
+	return expanded
 }
 
 // judge takes note of a verdict.

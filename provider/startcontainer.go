@@ -37,10 +37,12 @@ func (a *actor) startOne(ctx context.Context, s start, sandbox cri.Sandbox) {
 		a.turn = done
 	}
 	last, _ := a.state.Container(name)
+	image := a.memory(name).image
+	a.memory(name).image = ""
 	work := starting{
 		e: a.e, pod: a.running, start: s, events: a.events,
 		request: CreateRequest{
-			Pod: a.running, Container: s.container, Sandbox: sandbox, Attempt: s.attempt,
+			Pod: a.running, Container: s.container, Sandbox: sandbox, Attempt: s.attempt, Image: image,
 			PodIPs: a.podIPs(sandbox), TargetID: a.targetID(s),
 		},
 		hooked: func(id string) {
@@ -82,22 +84,27 @@ func (a *actor) started(ctx context.Context, name string, last cri.Container, er
 	if ctx.Err() == context.Canceled {
 		return
 	}
-	now := time.Now()
 	if (err == nil || errors.Is(err, errStarted)) && last.State == cri.Exited {
-		m.crash.restarted(now, last.FinishedAt)
+		m.crash.restarted(time.Now(), last.FinishedAt)
 	}
 	if err == nil {
 		m.waiting, m.pull, m.failure = nil, backoff{}, backoff{}
 		a.message = ""
 		return
 	}
+	a.startFailed(ctx, name, err)
+}
+
+// startFailed takes note of why a container could not be started, and when the next attempt is due.
+func (a *actor) startFailed(ctx context.Context, name string, err error) {
+	m := a.memory(name)
 	reason, message := reasonOf(err, reasonCreate)
 	m.waiting = &corev1.ContainerStateWaiting{Reason: reason, Message: message}
 	switch {
 	case isImageReason(reason):
-		m.pull.failed(now, pullPauses)
+		m.pull.failed(time.Now(), pullPauses)
 	case !errors.Is(err, errStarted):
-		m.failure.failed(now, retryPauses)
+		m.failure.failed(time.Now(), retryPauses)
 	}
 	log.G(ctx).WithField("container", name).WithField("reason", reason).WithField("message", message).Warn("container not started, will retry")
 }
@@ -128,13 +135,12 @@ type starting struct {
 
 // run starts the container when before is closed.
 func (s starting) run(ctx context.Context, before <-chan struct{}) error {
-	image, err := s.e.images.ensure(ctx, s.pod, s.start.container, s.e.recorder)
-	if err != nil {
-		if ctx.Err() == nil {
-			reason, _ := reasonOf(err, cri.ErrImagePull.Error())
-			s.warn(eventFailed, "Error: %s", reason)
+	if s.request.Image == "" {
+		image, err := s.e.images.ensure(ctx, s.pod, s.start.container, s.events)
+		if err != nil {
+			return err
 		}
-		return err
+		s.request.Image = image
 	}
 	if before != nil {
 		select {
@@ -143,7 +149,6 @@ func (s starting) run(ctx context.Context, before <-chan struct{}) error {
 			return ctx.Err()
 		}
 	}
-	s.request.Image = image
 	id, err := s.create(ctx)
 	if err != nil {
 		return err
