@@ -329,6 +329,7 @@ func (n *virtualNode) startEngine(context.Context) (err error) {
 		Volumes:           n.host,
 		Preparer:          preparer{n.keeper},
 		HostIPs:           func() []string { return []string{o.nodeIP} },
+		Allocatable:       n.allocatable,
 		ParallelPulls:     o.parallelPulls,
 		ParallelSandboxes: o.parallelSandboxes,
 		OnRunning:         n.metrics.podRunning,
