@@ -21,6 +21,7 @@ type nodeOptions struct {
 	nodeName, nodeIP, kubeconfig                 string
 	runtimeEndpoint, cgroupParent                string
 	rootDir, runDir, podLogsDir, agentPath       string
+	containerLogsDir                             string
 	juicefsImage, passthroughImage               string
 	driverNames                                  []string
 	clusterDNS                                   []string
@@ -68,6 +69,7 @@ func (o *nodeOptions) addTo(f *pflag.FlagSet) {
 	f.StringVar(&o.rootDir, "root-dir", "/var/lib/sidemount", "directory of the pods' volumes and of all state; it must be below a shared mount")
 	f.StringVar(&o.runDir, "run-dir", "/run/sidemount", "directory of sockets")
 	f.StringVar(&o.podLogsDir, "pod-logs-dir", "/var/log/pods", "directory of the pods' logs")
+	f.StringVar(&o.containerLogsDir, "container-logs-dir", "/var/log/containers", "directory of links to the logs, for log collectors; empty for none")
 	f.StringVar(&o.agentPath, "agent-path", "", "the program sidemount-agent (default: beside this program)")
 	f.StringVar(&o.juicefsImage, "juicefs-image", "", "image of the JuiceFS client (default: the one of this version)")
 	f.StringVar(&o.passthroughImage, "passthrough-image", "", "image in which the passthrough client runs (default: a pause image)")

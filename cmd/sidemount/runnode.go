@@ -66,7 +66,7 @@ func runNode(ctx context.Context, o *nodeOptions) error {
 	n := &virtualNode{options: o, metrics: newMetrics()}
 	for _, step := range []func(context.Context) error{
 		n.connectCluster, n.connectRuntime, n.describeNode,
-		n.watchObjects, n.makeVolumes, n.holdSessions, n.buildHost, n.startEngine, n.serveAPI, n.serveMetrics,
+		n.watchObjects, n.makeVolumes, n.holdSessions, n.buildHost, n.startEngine, n.keepHouse, n.serveAPI, n.serveMetrics,
 	} {
 		if err := step(ctx); err != nil {
 			return n.ended(ctx, err)
