@@ -24,6 +24,9 @@ import (
 // the mount, because the child flushes its copies of them when it executes another program.
 const loadDir = "SIDEMOUNT_TEST_LOAD"
 
+// filesOnly is an argument of the application that makes no names, whose calls can all be repeated.
+const filesOnly = "files"
+
 // load is the application's process.
 type load struct {
 	cmd    *exec.Cmd
@@ -40,9 +43,9 @@ type loadResult struct {
 }
 
 // startLoad runs the application on a mount until finish.
-func startLoad(dir string) *load {
+func startLoad(dir string, args ...string) *load {
 	GinkgoHelper()
-	l := &load{cmd: exec.Command("/proc/self/exe"), ended: make(chan error, 1)}
+	l := &load{cmd: exec.Command("/proc/self/exe", args...), ended: make(chan error, 1)}
 	l.cmd.Env = append(os.Environ(), loadDir+"="+dir)
 	l.cmd.Stderr = GinkgoWriter
 	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -87,6 +90,10 @@ func runLoad(dir string) {
 	var l workers
 	for i := range 2 {
 		l.running.Go(func() { l.run(ctx, "file", newFileWork(dir, i)) })
+		if len(os.Args) > 1 && os.Args[1] == filesOnly {
+			l.running.Go(func() { l.run(ctx, "file", newFileWork(dir, i+2)) })
+			continue
+		}
 		l.running.Go(func() { l.run(ctx, "names", newNameWork(dir, i)) })
 	}
 	os.Stdout.Write([]byte{'\n'})

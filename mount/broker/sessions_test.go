@@ -104,6 +104,17 @@ var _ = Describe("A session", func() {
 		l.finish()
 	})
 
+	It("lets nobody hang on a kernel that cannot resend", func() {
+		n := newNode(func(o *broker.Options) { o.NoResend = true })
+		target, s := n.open("old-kernel")
+		// Only calls that may be repeated: what a dead client had taken ends with EINTR, and a program repeats it.
+		l := startLoad(target, filesOnly)
+		for range 60 {
+			n.killClient("old-kernel", s)
+		}
+		l.finish()
+	})
+
 	It("lets the application go on when the whole sidecar is killed", func() {
 		n := newNode()
 		target, s := n.open("sidecar")
