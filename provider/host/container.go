@@ -6,13 +6,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sidemount/sidemount/provider"
 	"github.com/sidemount/sidemount/provider/cri"
 	"github.com/sidemount/sidemount/provider/env"
+	"github.com/sidemount/sidemount/provider/logs"
 	"github.com/sidemount/sidemount/provider/volume"
 )
 
@@ -162,26 +162,8 @@ func (h *Host) RemoveContainer(ctx context.Context, c cri.Container) error {
 	h.mu.Lock()
 	delete(h.messages, c.ID)
 	h.mu.Unlock()
-	return removeLog(c.LogPath)
-}
-
-// removeLog removes the log of a container with what was rotated away from it; an empty path is no log.
-func removeLog(path string) error {
-	if path == "" {
+	if c.LogPath == "" {
 		return nil
 	}
-	dir, name := filepath.Split(path)
-	entries, err := os.ReadDir(dir)
-	if err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("remove log: %w", err)
-	}
-	for _, entry := range entries {
-		if entry.Name() != name && !strings.HasPrefix(entry.Name(), name+".") {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil && !os.IsNotExist(err) {
-			return fmt.Errorf("remove log: %w", err)
-		}
-	}
-	return nil
+	return logs.Remove(c.LogPath)
 }
