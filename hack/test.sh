@@ -15,7 +15,7 @@ unit() {
 
 juicefs() { mount/clients/juicefs/test.sh; }
 
-e2e() { go test -timeout 40m ./test/e2e -ginkgo.v -ginkgo.show-node-events=false "${E2E_ARGS[@]}"; }
+e2e() { go test -v -count=1 -timeout 40m ./test/e2e -ginkgo.v -ginkgo.show-node-events=false "${E2E_ARGS[@]}"; }
 
 read -ra E2E_ARGS <<<"${E2E_ARGS:-}"
 for part in "${@:?usage: hack/test.sh unit|juicefs|e2e...}"; do

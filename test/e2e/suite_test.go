@@ -97,11 +97,14 @@ func (s space) remove(ctx context.Context) {
 	if CurrentSpecReport().Failed() {
 		s.dump(ctx)
 	}
+	// The namespace controller takes its time; what must not outlive the spec are its pods.
 	Expect(cluster.Client.CoreV1().Namespaces().Delete(ctx, s.name, metav1.DeleteOptions{})).To(Succeed())
-	Eventually(func() bool {
-		_, err := cluster.Client.CoreV1().Namespaces().Get(ctx, s.name, metav1.GetOptions{})
-		return apierrors.IsNotFound(err)
-	}).WithContext(ctx).Should(BeTrue(), "the namespace must become empty")
+	Expect(cluster.Client.CoreV1().Pods(s.name).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})).To(Succeed())
+	Eventually(func(g Gomega) {
+		pods, err := cluster.Client.CoreV1().Pods(s.name).List(ctx, metav1.ListOptions{})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(pods.Items).To(BeEmpty())
+	}).WithContext(ctx).Should(Succeed(), "every pod must go")
 	pvs, err := cluster.Client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
 	Expect(err).NotTo(HaveOccurred())
 	for _, pv := range pvs.Items {
