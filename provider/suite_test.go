@@ -15,7 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/sidemount/sidemount/provider"
 	"github.com/sidemount/sidemount/provider/providertest"
@@ -39,7 +38,6 @@ type world struct {
 	api      *providertest.API
 	runtime  *providertest.Runtime
 	volumes  *providertest.Volumes
-	events   *record.FakeRecorder
 	said     *eventLog
 	engine   *provider.Engine
 	control  *provider.Controller

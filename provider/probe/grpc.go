@@ -29,7 +29,7 @@ func health(ctx context.Context, action *corev1.GRPCAction, t Target, timeout ti
 	if err != nil {
 		return Failure, "", fmt.Errorf("%w: %w", ErrHandler, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	var service string
 	if action.Service != nil {
 		service = *action.Service

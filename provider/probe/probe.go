@@ -23,7 +23,7 @@ const (
 	Failure Result = "failure"
 )
 
-// ErrHandler: the probe names no handler, or one that cannot be understood.
+// ErrHandler means that the probe names no handler, or one that cannot be understood.
 var ErrHandler = errors.New("probe without a usable handler")
 
 // Exec runs a command in a container. An exit code other than 0 is no error. A command that runs longer than timeout is reported
