@@ -132,9 +132,24 @@ func (c *Cluster) leftProcesses() []int {
 	return process.InNamespace(c.state.PIDNamespace, c.state.Machine)
 }
 
+// deviceTaken reports whether the link of this cluster's name belongs to another one by now: a slot is free as soon as its
+// machine has ended, however long its directory stays.
+func (c *Cluster) deviceTaken() bool {
+	names, err := List()
+	if err != nil {
+		return false
+	}
+	for _, name := range names {
+		if s, err := Load(name); err == nil && name != c.state.Name && s.Device == c.state.Device && s.alive() {
+			return true
+		}
+	}
+	return false
+}
+
 // unlinked waits until the kernel has removed the veth pair, which it does a moment after the last process.
 func (c *Cluster) unlinked(ctx context.Context) error {
-	if c.state.Device == "" {
+	if c.state.Device == "" || c.deviceTaken() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
