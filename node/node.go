@@ -101,6 +101,7 @@ func New(o Options) (*Node, error) {
 // Run registers the node and keeps it alive until ctx ends; it returns nil then. It leaves the Node object as it is: pods go
 // on, and the node becomes NotReady only when its lease runs out before a successor renews it.
 func (n *Node) Run(ctx context.Context) error {
+	n.recall(ctx)
 	n.check(ctx)
 	var group wait.Group
 	group.StartWithContext(ctx, n.checkLoop)
@@ -126,6 +127,20 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// recall takes over the conditions of the process before this one, so that a restart is no transition. It is worth one attempt:
+// times are for people.
+func (n *Node) recall(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, n.options.CheckTimeout)
+	defer cancel()
+	object, err := n.options.Client.CoreV1().Nodes().Get(ctx, n.options.Object.Name, metav1.GetOptions{})
+	if err != nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.conditions = object.Status.Conditions
 }
 
 // serve runs virtual-kubelet's controller once. served tells that the node was registered.

@@ -157,6 +157,20 @@ var _ = Describe("A node", func() {
 		Expect(ready(Default).Status).To(Equal(corev1.ConditionTrue))
 	})
 
+	It("keeps the times of its conditions over a restart", func() {
+		start()
+		stop()
+		before := get(Default)
+		for i := range before.Status.Conditions {
+			before.Status.Conditions[i].LastTransitionTime = metav1.NewTime(time.Unix(1000, 0))
+		}
+		_, err := client.CoreV1().Nodes().UpdateStatus(context.Background(), before, metav1.UpdateOptions{})
+		Expect(err).NotTo(HaveOccurred())
+		start()
+		stop()
+		Expect(ready(Default).LastTransitionTime.Unix()).To(BeEquivalentTo(1000))
+	})
+
 	It("registers as soon as the API answers", func() {
 		var mu sync.Mutex
 		failures := 1
