@@ -7,31 +7,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/sidemount/sidemount/provider"
 	"github.com/sidemount/sidemount/provider/cri"
 	"github.com/sidemount/sidemount/sidecar"
 	"github.com/sidemount/sidemount/sidecar/session"
 )
-
-// apiObjects reads the objects of volumes one by one, which is all that a node may do.
-type apiObjects struct{ client kubernetes.Interface }
-
-var _ sidecar.Objects = apiObjects{}
-
-func (o apiObjects) PersistentVolumeClaim(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error) {
-	return o.client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, name, metav1.GetOptions{})
-}
-
-func (o apiObjects) PersistentVolume(ctx context.Context, name string) (*corev1.PersistentVolume, error) {
-	return o.client.CoreV1().PersistentVolumes().Get(ctx, name, metav1.GetOptions{})
-}
-
-func (o apiObjects) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
-	return o.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
-}
 
 // preparer is the keeper of sessions as the engine wants it.
 type preparer struct{ keeper *session.Keeper }
