@@ -144,10 +144,12 @@ exec 3>&-; seq $i | cmp - /data/log; echo intact $i`, lab.Claim("data")))
 
 			It("refuses writes to a read-only volume", func(ctx SpecContext) {
 				c.volume(ctx, ns, "data")
-				pod := lab.Pod("reader", "touch /data/x 2>&1; true", lab.Claim("data"))
+				ns.create(ctx, lab.Pod("writer", "echo kept > /data/f", lab.Claim("data")))
+				ns.succeeds(ctx, "writer")
+				pod := lab.Pod("reader", "cat /data/f; touch /data/x 2>&1; true", lab.Claim("data"))
 				pod.Spec.Volumes[0].PersistentVolumeClaim.ReadOnly = true
 				ns.create(ctx, pod)
-				Expect(ns.succeeds(ctx, "reader")).To(ContainSubstring("Read-only file system"))
+				Expect(ns.succeeds(ctx, "reader")).To(And(HavePrefix("kept"), ContainSubstring("Read-only file system")))
 			}, SpecTimeout(2*patience))
 		})
 	}
