@@ -25,11 +25,11 @@ type Ref struct {
 
 // Lookup makes the Ref of a running process. It returns ErrGone when there is none or when it is a zombie.
 func Lookup(pid int) (Ref, error) {
-	state, start, err := stat(pid)
+	dead, start, err := stat(pid)
 	if err != nil {
 		return Ref{}, err
 	}
-	if state == 'Z' || state == 'X' {
+	if dead {
 		return Ref{}, fmt.Errorf("pid %d: %w", pid, ErrGone)
 	}
 	return Ref{PID: pid, StartTime: start}, nil
@@ -93,17 +93,19 @@ func (r Ref) RSS() int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// stat reads state and start time. The name in field 2 may hold spaces and parentheses: fields count from the last one.
-func stat(pid int) (state byte, start uint64, err error) {
+// stat reads whether a process has ended, and its start time. The name in field 2 may hold spaces and parentheses: fields
+// count from the last one. A process whose first thread is a zombie still has its files and ports while other threads end.
+func stat(pid int) (dead bool, start uint64, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, 0, fmt.Errorf("pid %d: %w", pid, ErrGone)
+		return false, 0, fmt.Errorf("pid %d: %w", pid, ErrGone)
 	}
 	i := bytes.LastIndexByte(b, ')')
 	fields := bytes.Fields(b[i+1:])
 	if i < 0 || len(fields) < 20 {
-		return 0, 0, fmt.Errorf("parse /proc/%d/stat: too few fields", pid)
+		return false, 0, fmt.Errorf("parse /proc/%d/stat: too few fields", pid)
 	}
+	state, threads := fields[0][0], string(fields[17])
 	start, err = strconv.ParseUint(string(fields[19]), 10, 64)
-	return fields[0][0], start, err
+	return state == 'X' || state == 'Z' && (threads == "0" || threads == "1"), start, err
 }

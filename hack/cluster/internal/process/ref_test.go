@@ -1,12 +1,18 @@
 package process
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/sidemount/sidemount/hack/cluster/internal/wait"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,5 +60,52 @@ func TestStopKillsWhatIgnoresTheSignal(t *testing.T) {
 	}
 	if ref.Alive() {
 		t.Error("it still runs, or its zombie passes for running")
+	}
+}
+
+// TestMain is also the program of TestAProcessLivesAsLongAsItsThreads: its first thread ends, the others wait for the end of
+// standard input.
+func TestMain(m *testing.M) {
+	if os.Getenv("PROCESS_TEST_FIRST_THREAD_ENDS") == "" {
+		os.Exit(m.Run())
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	runtime.LockOSThread() // the first one, as no other goroutine could have had it
+	_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+}
+
+func TestAProcessLivesAsLongAsItsThreads(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "PROCESS_TEST_FIRST_THREAD_ENDS=1")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer stdin.Close()
+	pid := cmd.Process.Pid
+	err = wait.Until(t.Context(), 5*time.Millisecond, func(context.Context) error {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || !strings.Contains(string(b), ") Z ") {
+			return errors.New("the first thread still runs")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := Lookup(pid)
+	if err != nil {
+		t.Fatalf("it passes for dead: %v", err)
+	}
+	stdin.Close()
+	if err := ref.Wait(t.Context(), 10*time.Second); err != nil {
+		t.Error(err)
 	}
 }
