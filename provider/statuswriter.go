@@ -171,7 +171,7 @@ func (w *statusWriter) patch(ctx context.Context, api *corev1.Pod, next *corev1.
 func (w *statusWriter) replaced(ctx context.Context, api *corev1.Pod) bool {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	live, err := w.client.Pods(api.Namespace).Get(ctx, api.Name, metav1.GetOptions{})
+	live, err := lookUp(ctx, w.client, api.Spec.NodeName, api.Namespace, api.Name)
 	if err != nil {
 		return apierrors.IsNotFound(err)
 	}

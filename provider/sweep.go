@@ -8,7 +8,6 @@ import (
 	"github.com/virtual-kubelet/virtual-kubelet/log"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sidemount/sidemount/provider/cri"
@@ -169,7 +168,7 @@ func sameState(a, b cri.Pod) bool {
 // stranger decides about a pod that the runtime has and no actor owns. If the API server has it, the watch will tell; if not,
 // nobody will ever ask for its end.
 func (e *Engine) stranger(ctx context.Context, p cri.Pod) {
-	pod, err := e.client.Pods(p.Namespace).Get(ctx, p.Name, metav1.GetOptions{})
+	pod, err := lookUp(ctx, e.client, e.node, p.Namespace, p.Name)
 	switch {
 	case err == nil && pod.UID == p.UID:
 		e.Update(pod)
