@@ -54,7 +54,8 @@ type WriteLog struct {
 	mu    sync.Mutex // guards all below and the superblock
 	order []*Record  // every record between tail and head, the oldest first
 	nodes map[uint64][]*Record
-	spare uint64 // high-water mark of the ring since its pages were given back
+	freed chan struct{} // closed when room has been made
+	spare uint64        // high-water mark of the ring since its pages were given back
 }
 
 // Record is one logged write.
@@ -81,6 +82,7 @@ func OpenWriteLog(mem []byte) (*WriteLog, error) {
 		mem:   mem,
 		ring:  mem[superblockSize : superblockSize+size],
 		nodes: make(map[uint64][]*Record),
+		freed: make(chan struct{}),
 	}
 	if *l.word(0) == 0 {
 		*l.word(1) = uint64(size)
@@ -118,6 +120,20 @@ func (l *WriteLog) Used() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return int(l.head() - l.tail())
+}
+
+// Crowded tells that more than half of the log is taken, in bytes or in records.
+func (l *WriteLog) Crowded() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head()-l.tail() > uint64(len(l.ring))/2 || len(l.order) > maxRecords/2
+}
+
+// Freed returns a channel that is closed when the oldest record is dropped next, which is when Append may find room again.
+func (l *WriteLog) Freed() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.freed
 }
 
 // MaxData is the largest write that the log takes.
@@ -342,6 +358,8 @@ func (l *WriteLog) reclaim() {
 	if n == 0 {
 		return
 	}
+	close(l.freed)
+	l.freed = make(chan struct{})
 	clear(l.order[:n])
 	l.order = l.order[n:]
 	if len(l.order) > 0 {

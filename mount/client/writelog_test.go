@@ -161,8 +161,31 @@ func TestWriteLogIsFullUntilTheOldestIsFlushed(t *testing.T) {
 	if !ok || oldest != 0 {
 		t.Fatalf("oldest node is %d, want 0", oldest)
 	}
+	if !l.Crowded() {
+		t.Error("a full log is not crowded")
+	}
+	freed := l.Freed()
 	l.Begin(oldest).Done()
+	select {
+	case <-freed:
+	default:
+		t.Error("nobody is told that there is room")
+	}
 	mustAppend(t, l, 99, 0, data[:8<<10])
+}
+
+func TestWriteLogIsFullOfTinyWritesToo(t *testing.T) {
+	l, err := OpenWriteLog(sharedMemory(t, 32<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for ; err == nil; n++ {
+		_, err = l.Append(7, int64(n), []byte("x"))
+	}
+	if !errors.Is(err, ErrLogFull) || !l.Crowded() {
+		t.Errorf("after %d writes of a byte: %v, crowded %t", n, err, l.Crowded())
+	}
 }
 
 func TestWriteLogRefusesForeignMemory(t *testing.T) {

@@ -21,13 +21,14 @@ import (
 // effective is the setting as this client uses it: the Secret's keys and the mount options win for credentials; where the
 // objects are is decided by the setting, because another place would lose them, unless a mount option says otherwise.
 func (s *Spec) effective(setting meta.Format) (meta.Format, error) {
-	if err := setting.Decrypt(); err != nil {
+	own := s.AccessKey != "" && s.SecretKey != ""
+	if err := setting.Decrypt(); err != nil && (!own || setting.EncryptKey != "") {
 		return setting, fmt.Errorf("%w: the volume's stored keys cannot be read: %w", mount.ErrConfig, err)
 	}
 	override(&setting.Storage, s.options.storage)
 	override(&setting.Bucket, s.options.bucket)
 	override(&setting.StorageClass, s.options.storageClass)
-	if s.AccessKey != "" && s.SecretKey != "" {
+	if own {
 		setting.AccessKey, setting.SecretKey, setting.SessionToken = s.AccessKey, s.SecretKey, s.SessionToken
 	}
 	if s.options.uploadLimit > 0 {

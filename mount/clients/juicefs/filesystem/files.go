@@ -114,7 +114,7 @@ func (fs *FileSystem) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 			fs.unlock(ctx, left)
 		}
 	}
-	fs.vfs.Release(ctx, inode, h.vfs)
+	fs.release(ctx, inode, h.vfs)
 }
 
 // Fallocate implements fuse.RawFileSystem.

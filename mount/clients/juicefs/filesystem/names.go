@@ -97,7 +97,11 @@ func (fs *FileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fu
 }
 
 func (fs *FileSystem) create(ctx *request, in *fuse.CreateIn, name string, flags uint32, out *fuse.CreateOut) fuse.Status {
+	since := fs.removals.watch()
 	e, fh, err := fs.vfs.Create(ctx, Ino(in.NodeId), name, uint16(in.Mode), uint16(in.Umask), flags)
+	if err == 0 && name != "" {
+		err = fs.verify(ctx, e.Inode, fh, since)
+	}
 	if err != 0 {
 		return fuse.Status(err)
 	}

@@ -39,6 +39,7 @@ var rules = map[string]func(t *testing.T, dir string){
 	"O_TMPFILE has no name":                             temporary,
 	"a directory that is not empty cannot be removed":   notEmpty,
 	"umask and O_TRUNC apply":                           openFlags,
+	"more tiny writes than the log has records":         tinyWrites,
 	"truncation through a descriptor that was unlinked": truncateUnlinked,
 }
 
@@ -436,5 +437,22 @@ func truncateUnlinked(t *testing.T, dir string) {
 	got := make([]byte, 10)
 	if n, _ := f.ReadAt(got, 0); string(got[:n]) != "0123" {
 		t.Errorf("the file holds %q", got[:n])
+	}
+}
+
+func tinyWrites(t *testing.T, dir string) {
+	f := create(t, filepath.Join(dir, "file"))
+	defer f.Close()
+	var want []byte
+	for i := range 1<<16 + 5000 {
+		want = append(want, byte(i>>8^i))
+	}
+	for i := range want {
+		if _, err := f.Write(want[i : i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := read(t, f.Name()); got != string(want) {
+		t.Errorf("the file has %d bytes, want %d, or others", len(got), len(want))
 	}
 }

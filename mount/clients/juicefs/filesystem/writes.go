@@ -45,21 +45,38 @@ func (fs *FileSystem) logWrite(ctx *request, inode Ino, offset uint64, data []by
 	return record, 0
 }
 
-// makeRoom flushes the inode with the oldest record. One goroutine does, the others find room afterwards.
+// interruptPoll is how often a writer who waits for room looks whether its caller has given up.
+const interruptPoll = 100 * time.Millisecond
+
+// makeRoom flushes the inode with the oldest record. One goroutine does, the others find room afterwards. If the oldest write is
+// still being executed, the flush does not cover it and its end is waited for.
 func (fs *FileSystem) makeRoom(ctx *request) errno {
 	fs.room.Lock()
 	defer fs.room.Unlock()
+	freed := fs.writes.Freed()
 	oldest, ok := fs.writes.Oldest()
-	if !ok || fs.writes.Used() < fs.writes.Capacity()/2 {
+	if !ok || !fs.writes.Crowded() {
 		return 0
 	}
 	if err := fs.settle(own(true), Ino(oldest)); err == syscall.EINTR {
 		return err
 	}
-	if ctx.Canceled() {
-		return syscall.EINTR
+	ticker := time.NewTicker(interruptPoll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-freed:
+			return 0
+		case <-ticker.C:
+		}
+		if ctx.Canceled() {
+			return syscall.EINTR
+		}
+		if next, ok := fs.writes.Oldest(); !ok || next != oldest {
+			return 0
+		}
+		_ = fs.settle(own(true), Ino(oldest))
 	}
-	return 0
 }
 
 // settle brings an inode's data to stable storage and drops its records. A failure other than an interrupt drops them too:
