@@ -16,16 +16,18 @@ import (
 	"github.com/sidemount/sidemount/test/lab"
 )
 
-// A client as the specs know it: how its volumes are described, and a word of its process's arguments.
+// A client as the specs know it: how its volumes are described, a word of its process's arguments, and the user of its applications.
 type client struct {
 	name     string
 	describe func(namespace, name string) (*lab.FileSystem, error)
 	process  string
+	user     int64
 }
 
 var (
-	juicefs     = client{"juicefs", lab.JuiceFS, "sidemount-juicefs"}
-	passthrough = client{"passthrough", lab.Passthrough, "passthrough"}
+	juicefs = client{"juicefs", lab.JuiceFS, "sidemount-juicefs", 1000}
+	// On a passthrough volume everything belongs to the sidecar's user, because it cannot act as another.
+	passthrough = client{"passthrough", lab.Passthrough, "passthrough", 65534}
 )
 
 // volume creates a volume of this kind in the namespace.
@@ -75,15 +77,15 @@ var _ = Describe("A pod with a volume on the virtual node", func() {
 			It("shares files with another pod, from its first init container on", func(ctx SpecContext) {
 				c.volume(ctx, ns, "data")
 				ns.create(ctx, lab.Pod("writer", "cd /data && dd if=/dev/urandom of=big bs=64k count=160 2>/dev/null && mkdir d && mv big d/ && sha256sum d/big > sum && ls",
-					lab.Claim("data"), lab.Init("early", "echo early > /data/early")))
+					lab.User(c.user), lab.Claim("data"), lab.Init("early", "echo early > /data/early")))
 				Expect(ns.succeeds(ctx, "writer")).To(Equal("d\nearly\nsum\n"))
-				ns.create(ctx, lab.Pod("reader", "cd /data && cat early && sha256sum -c sum", lab.Claim("data")))
+				ns.create(ctx, lab.Pod("reader", "cd /data && cat early && sha256sum -c sum", lab.User(c.user), lab.Claim("data")))
 				Expect(ns.succeeds(ctx, "reader")).To(Equal("early\nd/big: OK\n"))
 			}, SpecTimeout(3*patience))
 
 			It("has a sidecar without any privilege", func(ctx SpecContext) {
 				c.volume(ctx, ns, "data")
-				p := ns.create(ctx, lab.Pod("app", forever, lab.Claim("data")))
+				p := ns.create(ctx, lab.Pod("app", forever, lab.User(c.user), lab.Claim("data")))
 				ns.running(ctx, "app")
 				for _, pid := range append(agents(p), c.pid(ctx, p)) {
 					status, err := lab.Status(pid)
@@ -104,7 +106,7 @@ var _ = Describe("A pod with a volume on the virtual node", func() {
 
 			It("completes as a Job when its application ends", func(ctx SpecContext) {
 				c.volume(ctx, ns, "data")
-				pod := lab.Pod("unused", "echo done > /data/done", lab.Claim("data"))
+				pod := lab.Pod("unused", "echo done > /data/done", lab.User(c.user), lab.Claim("data"))
 				_, err := cluster.Client.BatchV1().Jobs(ns.name).Create(ctx, &batchv1.Job{
 					ObjectMeta: metav1.ObjectMeta{Name: "work"},
 					Spec:       batchv1.JobSpec{BackoffLimit: ptr.To(int32(0)), Template: corev1.PodTemplateSpec{Spec: pod.Spec}},
@@ -127,7 +129,7 @@ var _ = Describe("A pod with a volume on the virtual node", func() {
 				// One descriptor is held open over all kills; every line that was written must be there, in order, once.
 				p := ns.create(ctx, lab.Pod("app", `set -e; exec 3>>/data/log; i=0
 while [ ! -e /data/stop ]; do i=$((i+1)); echo $i >&3; mkdir /data/d$i; mv /data/d$i /data/e$i; rmdir /data/e$i; done
-exec 3>&-; seq $i | cmp - /data/log; echo intact $i`, lab.Claim("data")))
+exec 3>&-; seq $i | cmp - /data/log; echo intact $i`, lab.User(c.user), lab.Claim("data")))
 				ns.running(ctx, "app")
 				for range 5 {
 					before := c.pid(ctx, p)
@@ -144,9 +146,9 @@ exec 3>&-; seq $i | cmp - /data/log; echo intact $i`, lab.Claim("data")))
 
 			It("refuses writes to a read-only volume", func(ctx SpecContext) {
 				c.volume(ctx, ns, "data")
-				ns.create(ctx, lab.Pod("writer", "echo kept > /data/f", lab.Claim("data")))
+				ns.create(ctx, lab.Pod("writer", "echo kept > /data/f", lab.User(c.user), lab.Claim("data")))
 				ns.succeeds(ctx, "writer")
-				pod := lab.Pod("reader", "cat /data/f; touch /data/x 2>&1; true", lab.Claim("data"))
+				pod := lab.Pod("reader", "cat /data/f; touch /data/x 2>&1; true", lab.User(c.user), lab.Claim("data"))
 				pod.Spec.Volumes[0].PersistentVolumeClaim.ReadOnly = true
 				ns.create(ctx, pod)
 				Expect(ns.succeeds(ctx, "reader")).To(And(HavePrefix("kept"), ContainSubstring("Read-only file system")))
@@ -161,7 +163,7 @@ exec 3>&-; seq $i | cmp - /data/log; echo intact $i`, lab.Claim("data")))
 			return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}
 		}
 		ns.create(ctx, lab.Pod("both", "mkdir /one/sub && echo hi > /one/sub/f && cp /one/sub/f /two/ && cat /two/f",
-			lab.Volume("one", "/one", claim("one")), lab.Volume("two", "/two", claim("two"))))
+			lab.User(passthrough.user), lab.Volume("one", "/one", claim("one")), lab.Volume("two", "/two", claim("two"))))
 		Expect(ns.succeeds(ctx, "both")).To(Equal("hi\n"))
 		pod := lab.Pod("part", "ls /one", lab.Volume("one", "/one", claim("one")))
 		pod.Spec.Containers[0].VolumeMounts[0].SubPath = "sub"

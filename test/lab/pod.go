@@ -63,6 +63,13 @@ func Volume(name, path string, source corev1.VolumeSource) PodOption {
 	}
 }
 
+// User runs the pod's containers as another user and group.
+func User(id int64) PodOption {
+	return func(p *corev1.Pod) {
+		p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr.To(id), RunAsGroup: ptr.To(id)}
+	}
+}
+
 // Claim mounts a PersistentVolumeClaim at /data.
 func Claim(name string) PodOption {
 	return Volume("data", "/data", corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}})
