@@ -35,9 +35,9 @@ func (l *trackedListener) Accept() (net.Conn, error) {
 	return tracked, nil
 }
 
-// CloseAll closes the listener and all its connections.
+// CloseAll closes the listener and all its connections. Their errors say only that they were closed before.
 func (l *trackedListener) CloseAll() {
-	l.Listener.Close()
+	_ = l.Listener.Close()
 	l.mu.Lock()
 	conns := make([]*trackedConn, 0, len(l.conns))
 	for conn := range l.conns {
@@ -45,7 +45,7 @@ func (l *trackedListener) CloseAll() {
 	}
 	l.mu.Unlock()
 	for _, conn := range conns {
-		conn.Close()
+		_ = conn.Close()
 	}
 }
 

@@ -160,7 +160,7 @@ func (s *Server) shutdown(ctx context.Context, server *http.Server) {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.ShutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(bounded); err != nil {
-		server.Close()
+		_ = server.Close()
 	}
 }
 

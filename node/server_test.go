@@ -331,7 +331,7 @@ var _ = Describe("The HTTPS API", func() {
 		It("follows a log until the caller leaves", func() {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
-			r, err := http.NewRequestWithContext(ctx, "GET", "https://"+address+"/containerLogs/shop/web/app?follow=true", nil)
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+"/containerLogs/shop/web/app?follow=true", nil)
 			Expect(err).NotTo(HaveOccurred())
 			r.Header.Set("Authorization", "Bearer root")
 			resp, err := client.Do(r)

@@ -19,9 +19,6 @@ import (
 	"github.com/sidemount/sidemount/sidecar"
 )
 
-// ErrOptions: a required option is missing.
-var ErrOptions = errors.New("incomplete options")
-
 // Broker holds sessions. *broker.Broker is one.
 type Broker interface {
 	Open(ctx context.Context, r broker.Request) (broker.Session, error)
