@@ -236,7 +236,10 @@ func (a *actor) adoptCrashes(state cri.Pod) {
 func (a *actor) memory(name string) *containerMemory {
 	m := a.containers[name]
 	if m == nil {
-		m = &containerMemory{}
+		m = &containerMemory{crash: crashBackoff{of: crashPauses}}
+		if a.injected(name) {
+			m.crash.of = sidecarPauses
+		}
 		a.containers[name] = m
 	}
 	return m
