@@ -72,7 +72,8 @@ func runNode(ctx context.Context, o *nodeOptions) error {
 			return n.ended(ctx, err)
 		}
 	}
-	defer n.runtime.Close()
+	// Calls under way have ended with the parts; a connection that cannot be closed ends with the process.
+	defer func() { _ = n.runtime.Close() }()
 	log.G(ctx).WithField("node", o.nodeName).WithField("version", version).Info("virtual node starts")
 	group, ctx := errgroup.WithContext(ctx)
 	for _, p := range n.parts {
