@@ -251,7 +251,7 @@ func TestRestartsAfterContainerRules(t *testing.T) {
 }
 
 func TestCrashBackoff(t *testing.T) {
-	var b crashBackoff
+	b := crashBackoff{of: crashPauses}
 	at := noon
 	var got []time.Duration
 	for range 8 {
