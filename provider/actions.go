@@ -19,7 +19,7 @@ const (
 	killLost      killReason = "Unknown"
 	killPostStart killReason = "FailedPostStartHook"
 	killSandbox   killReason = "SandboxDied"
-	killPod       killReason = "PodStopping"
+	killResize    killReason = "Resize"
 )
 
 // view is all that decides what a pod needs next.
@@ -42,6 +42,8 @@ type view struct {
 	injected func(name string) bool
 	// hash is Runtime.ContainerHash.
 	hash func(*corev1.Container) string
+	// unenforced is Runtime.Unenforced; nil asks nobody.
+	unenforced func(*corev1.Pod, *corev1.Container, cri.Container) (cpu, memory bool)
 }
 
 // actions are what a pod needs next, in this order.
@@ -55,6 +57,8 @@ type actions struct {
 	attempt       uint32
 	// start are containers to create and start, in order.
 	start []start
+	// resize are running containers whose resources are to be changed.
+	resize []resize
 	// remove are dead containers that nobody needs any more.
 	remove []cri.Container
 	// wake is the earliest time at which something that waits can be started; zero if nothing waits.
@@ -206,7 +210,7 @@ func (v view) keepSidecar(a *actions, c *corev1.Container, s cri.Sandbox) bool {
 		v.restart(a, c, initKind, have, ok)
 		return false
 	}
-	if v.killIfBad(a, c, "Init container", have) {
+	if v.killIfBad(a, c, "Init container", have) || v.resizeIfNeeded(a, c, have) {
 		return false
 	}
 	return v.started[have.ID]
@@ -257,7 +261,9 @@ func (v view) keepApp(a *actions, c *corev1.Container, s cri.Sandbox) bool {
 		v.restart(a, c, appKind, have, ok)
 		return true
 	case have.State == cri.Running:
-		v.killIfBad(a, c, "Container", have)
+		if !v.killIfBad(a, c, "Container", have) {
+			v.resizeIfNeeded(a, c, have)
+		}
 		return true
 	case restartsAfter(v.pod, c, appKind, have.ExitCode):
 		v.startOne(a, c, appKind)

@@ -63,6 +63,7 @@ type actor struct {
 	// mounted says that the volumes have been set up; mountedOf is the pod that they were last set up for.
 	mounted   bool
 	mountedOf *corev1.Pod
+	resizing  resizing
 	// retries are the back-offs of preparation, volumes, sandbox, stopping, cleaning and deleting, by name.
 	retries map[string]*backoff
 	// message explains why no container has been created yet, sidecarFailure why an injected sidecar does not work yet.

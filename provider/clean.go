@@ -35,7 +35,8 @@ func (a *actor) cleanPass(ctx context.Context) {
 			switch {
 			case err == nil:
 				a.stage, a.stale = finished, true
-				delete(a.retries, retryClean)
+				// Should the runtime still show something as running, it is not asked again at once.
+				a.retry(retryClean).failed(time.Now(), retryPauses)
 				a.running, a.prepared, a.mountedOf = nil, nil, nil
 			case ctx.Err() != context.Canceled:
 				a.retry(retryClean).failed(time.Now(), retryPauses)

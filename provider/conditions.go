@@ -32,6 +32,7 @@ func (f facts) setConditions(s *corev1.PodStatus) {
 		f.readyToStart(s), f.initialized(s), f.podReady(ready), ready,
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
 	}
+	conditions = append(conditions, f.resizing...)
 	if f.verdict != nil && f.verdict.condition != nil && isFinal(s.Phase) {
 		conditions = append(conditions, *f.verdict.condition)
 	}

@@ -89,6 +89,12 @@ func (f facts) instances(name string) []cri.Container {
 }
 
 func (f facts) fromRuntime(c *corev1.Container, r cri.Container) corev1.ContainerStatus {
+	granted := c
+	if f.granted != nil {
+		if g, _ := findContainer(f.granted, c.Name); g != nil {
+			granted = g
+		}
+	}
 	s := corev1.ContainerStatus{
 		Name:               c.Name,
 		State:              f.stateOf(r),
@@ -96,8 +102,8 @@ func (f facts) fromRuntime(c *corev1.Container, r cri.Container) corev1.Containe
 		Image:              r.Image,
 		ImageID:            r.ImageRef,
 		ContainerID:        containerIDScheme + r.ID,
-		AllocatedResources: c.Resources.Requests,
-		Resources:          resourcesOf(c, r),
+		AllocatedResources: granted.Resources.Requests,
+		Resources:          resourcesOf(granted, r),
 		VolumeMounts:       mountsOf(c),
 		User:               r.User,
 	}

@@ -222,17 +222,29 @@ func (e *Engine) admit(pod *corev1.Pod) *verdict {
 	if pod.Status.StartTime != nil || pod.DeletionTimestamp != nil || isFinal(pod.Status.Phase) {
 		return nil
 	}
-	others := make([]*corev1.Pod, 0, len(e.actors))
-	for _, a := range e.actors {
-		if v := a.shown.Load(); !v.Absent && !isFinal(v.Status.Phase) {
-			others = append(others, v.Pod)
-		}
-	}
-	v := admit(pod, others, e.allocatable())
+	v := admit(pod, e.othersLocked(pod.UID), e.allocatable())
 	if v != nil {
 		e.recorder.Eventf(podReference(pod, ""), corev1.EventTypeWarning, v.reason, "%s", v.message)
 	}
 	return v
+}
+
+// others returns the pods that the node runs, but for one.
+func (e *Engine) others(but types.UID) []*corev1.Pod {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.othersLocked(but)
+}
+
+// othersLocked is others for callers that hold mu.
+func (e *Engine) othersLocked(but types.UID) []*corev1.Pod {
+	others := make([]*corev1.Pod, 0, len(e.actors))
+	for uid, a := range e.actors {
+		if v := a.shown.Load(); uid != but && !v.Absent && !isFinal(v.Status.Phase) {
+			others = append(others, v.Granted)
+		}
+	}
+	return others
 }
 
 // isNewest reports whether no pod of the same name was created later. Callers hold mu.

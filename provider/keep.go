@@ -9,6 +9,7 @@ import (
 
 	"github.com/virtual-kubelet/virtual-kubelet/log"
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/sidemount/sidemount/provider/cri"
 )
@@ -28,7 +29,8 @@ const (
 	retryVolumes = "volumes"
 	retrySandbox = "sandbox"
 	retryRemove  = "remove"
-	retryStop    = "stop/" // and the container's id
+	retryResize  = "resize/" // and the container's id
+	retryStop    = "stop/"   // and the container's id
 	retryClean   = "clean"
 	retryDelete  = "delete"
 )
@@ -88,10 +90,10 @@ func (a *actor) startTime() time.Time {
 
 // prepare brings the pod that runs up to date with the API's pod.
 func (a *actor) prepare(ctx context.Context) {
-	if a.prepared != nil && sameIntent(a.prepared, a.pod) || !a.due(retryPrepare) {
+	pod := a.grant()
+	if a.prepared != nil && sameIntent(a.prepared, pod) || !a.due(retryPrepare) {
 		return
 	}
-	pod := a.pod
 	a.begin(ctx, "prepare", operation{}, prepareTimeout, func(ctx context.Context) func() {
 		running, err := a.e.preparer.Prepare(ctx, pod)
 		return func() {
@@ -105,9 +107,18 @@ func (a *actor) prepare(ctx context.Context) {
 	})
 }
 
-// sameIntent reports whether two versions of a pod ask for the same.
+// sameIntent reports whether two versions of a pod ask for the same. Of one generation there may be two: as the pod asks for
+// resources, and as the node grants them.
 func sameIntent(a, b *corev1.Pod) bool {
-	return a.Generation == b.Generation && maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations)
+	if a.Generation != b.Generation || !maps.Equal(a.Labels, b.Labels) || !maps.Equal(a.Annotations, b.Annotations) {
+		return false
+	}
+	for i := range a.Spec.Containers {
+		if !apiequality.Semantic.DeepEqual(a.Spec.Containers[i].Resources, b.Spec.Containers[i].Resources) {
+			return false
+		}
+	}
+	return true
 }
 
 func (a *actor) prepareFailed(ctx context.Context, err error) {
@@ -168,6 +179,7 @@ func (a *actor) view() view {
 		pod: a.running, state: a.state, now: time.Now(), busy: a.busy(),
 		started: a.startedSidecars(), failed: a.failedProbes(), notBefore: a.backoffs(),
 		injected: a.injected, hash: a.e.runtime.ContainerHash, leastAttempt: a.leastAttempts(),
+		unenforced: a.e.runtime.Unenforced,
 	}
 	return v
 }
@@ -259,6 +271,9 @@ func (a *actor) execute(ctx context.Context, acts actions) {
 		for _, s := range acts.start {
 			a.startOne(ctx, s, sandbox)
 		}
+	}
+	for _, r := range acts.resize {
+		a.resizeOne(ctx, r)
 	}
 	if len(acts.remove) > 0 {
 		a.removeDead(ctx, acts.remove)

@@ -15,6 +15,8 @@ type PodView struct {
 	UID types.UID
 	// Pod is the API's pod; its status may be older than Status.
 	Pod *corev1.Pod
+	// Granted is Pod with the resources that the node grants it, which differ after a resize that the node has no room for.
+	Granted *corev1.Pod
 	// Status is the newest status, whether or not the API server has it yet.
 	Status *corev1.PodStatus
 	// Running is the pod as it runs, with injected sidecars; nil before it has been prepared and after it has ended.
@@ -102,7 +104,12 @@ func (a *actor) facts() facts {
 	f := facts{
 		pod: a.pod, old: a.status, state: a.state, now: time.Now(), message: a.message,
 		waiting: make(map[string]corev1.ContainerStateWaiting), hooked: make(map[string]bool),
-		hostIPs: a.e.hostIPs(), ended: a.stage > stopping, verdict: a.stop.verdict,
+		hostIPs: a.e.hostIPs(), ended: a.stage > stopping, verdict: a.stop.verdict, granted: a.resizing.granted,
+	}
+	for _, c := range []*corev1.PodCondition{a.resizing.pending, a.inProgress()} {
+		if c != nil && a.stage == active {
+			f.resizing = append(f.resizing, *c)
+		}
 	}
 	if f.message == "" {
 		f.message = a.sidecarFailure
@@ -122,7 +129,10 @@ func (a *actor) facts() facts {
 
 // show makes the present state visible to others.
 func (a *actor) show() {
-	v := &PodView{UID: a.uid, Pod: a.pod, Status: a.status, Running: a.running, State: a.state, Absent: a.absent}
+	v := &PodView{UID: a.uid, Pod: a.pod, Granted: a.resizing.granted, Status: a.status, Running: a.running, State: a.state, Absent: a.absent}
+	if v.Granted == nil {
+		v.Granted = a.pod
+	}
 	if v.Status == nil {
 		v.Status = &a.pod.Status
 	}

@@ -28,6 +28,8 @@ type States interface {
 	// ContainerHash identifies what of a container's specification cannot be changed without a restart. It equals
 	// cri.Container.Hash of a container that was created from an equal specification.
 	ContainerHash(c *corev1.Container) string
+	// Unenforced reports which resources of a running container are not in force as its specification says. It does not block.
+	Unenforced(pod *corev1.Pod, c *corev1.Container, have cri.Container) (cpu, memory bool)
 }
 
 // Sandboxes runs sandboxes.
@@ -52,6 +54,8 @@ type Containers interface {
 	StopContainer(ctx context.Context, id string, grace time.Duration) error
 	// RemoveContainer removes a container that has ended, with its log. It is idempotent.
 	RemoveContainer(ctx context.Context, c cri.Container) error
+	// ResizeContainer puts the resources of the specification in force in a running container.
+	ResizeContainer(ctx context.Context, pod *corev1.Pod, c *corev1.Container, id string) error
 	// ExecSync runs a command in a running container and waits for it. A command that runs longer than timeout fails with
 	// cri.ErrTimeout; one that ends with an exit code other than 0 is no error.
 	ExecSync(ctx context.Context, id string, command []string, timeout time.Duration) (output []byte, exitCode int32, err error)

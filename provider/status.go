@@ -14,6 +14,10 @@ import (
 type facts struct {
 	// pod is the API's pod: containers that were injected are not in it, so they have no status.
 	pod *corev1.Pod
+	// granted is pod with the resources that the node grants; nil grants what it asks for.
+	granted *corev1.Pod
+	// resizing are the conditions of a resize that is not done.
+	resizing []corev1.PodCondition
 	// old is the last status that was computed, or the API's.
 	old   *corev1.PodStatus
 	state cri.Pod

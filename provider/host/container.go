@@ -154,6 +154,39 @@ func (h *Host) terminationLog(r provider.CreateRequest) (string, error) {
 	return path, nil
 }
 
+// Unenforced implements provider.States.
+func (h *Host) Unenforced(pod *corev1.Pod, c *corev1.Container, have cri.Container) (cpu, memory bool) {
+	if have.Resources == nil {
+		return false, false
+	}
+	want := cri.ContainerResources(pod, c, h.o.Machine)
+	var limit int64
+	if want.CpuQuota > 0 {
+		limit = want.CpuQuota * 1000 / want.CpuPeriod
+	}
+	cpu = cri.MilliToShares(have.Resources.CPURequestMilli) != want.CpuShares || have.Resources.CPULimitMilli != limit
+	return cpu, have.Resources.MemoryLimit != want.MemoryLimitInBytes
+}
+
+// ResizeContainer implements provider.Containers. A control group cannot allow more than the one above it, so the pod's is widened
+// before and narrowed after.
+func (h *Host) ResizeContainer(ctx context.Context, pod *corev1.Pod, c *corev1.Container, id string) error {
+	if h.o.Cgroups != nil {
+		// If the pod's limits shrink, this may be refused; then it succeeds after the container's have shrunk.
+		_, _ = h.o.Cgroups.Create(pod)
+	}
+	if err := h.o.Runtime.UpdateContainer(ctx, id, cri.ContainerResources(pod, c, h.o.Machine)); err != nil {
+		return err
+	}
+	if h.o.Cgroups == nil {
+		return nil
+	}
+	if _, err := h.o.Cgroups.Create(pod); err != nil {
+		return fmt.Errorf("change control group of pod: %w", err)
+	}
+	return nil
+}
+
 // RemoveContainer implements provider.Containers.
 func (h *Host) RemoveContainer(ctx context.Context, c cri.Container) error {
 	if err := h.o.Runtime.RemoveContainer(ctx, c.ID); err != nil {

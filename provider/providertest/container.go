@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sidemount/sidemount/provider"
@@ -39,7 +40,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, q provider.CreateRequest)
 		ID: r.id(), SandboxID: q.Sandbox.ID, Name: q.Container.Name, Image: q.Container.Image, ImageID: q.Image,
 		ImageRef: "example.com/" + q.Container.Image + "@sha256:0", Attempt: q.Attempt, State: cri.Created, CreatedAt: time.Now(),
 		Hash: r.ContainerHash(q.Container), LogPath: "/var/log/pods/" + string(p.UID) + "/" + q.Container.Name,
-		TerminationGracePeriod: q.Pod.Spec.TerminationGracePeriodSeconds,
+		TerminationGracePeriod: q.Pod.Spec.TerminationGracePeriodSeconds, Resources: inForce(q.Container),
 	}
 	p.Containers = slices.Insert(p.Containers, 0, c)
 	r.emit(cri.ContainerCreated, p.UID, c.ID)
@@ -142,6 +143,38 @@ func (r *Runtime) ExecSync(ctx context.Context, id string, command []string, _ t
 	}
 	output, exitCode := answer(command)
 	return []byte(output), exitCode, nil
+}
+
+// Unenforced implements provider.States.
+func (r *Runtime) Unenforced(_ *corev1.Pod, c *corev1.Container, have cri.Container) (cpu, memory bool) {
+	want := inForce(c)
+	if have.Resources == nil {
+		return false, false
+	}
+	return want.CPURequestMilli != have.Resources.CPURequestMilli || want.CPULimitMilli != have.Resources.CPULimitMilli,
+		want.MemoryLimit != have.Resources.MemoryLimit
+}
+
+// ResizeContainer implements provider.Containers.
+func (r *Runtime) ResizeContainer(ctx context.Context, _ *corev1.Pod, spec *corev1.Container, id string) error {
+	if err := r.call(ctx, "resize", " "+spec.Name); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, c := r.container(id)
+	if c == nil || c.State != cri.Running {
+		return fmt.Errorf("container %s: %w", id, cri.ErrNotFound)
+	}
+	c.Resources = inForce(spec)
+	return nil
+}
+
+func inForce(c *corev1.Container) *cri.Resources {
+	return &cri.Resources{
+		CPURequestMilli: c.Resources.Requests.Cpu().MilliValue(), CPULimitMilli: c.Resources.Limits.Cpu().MilliValue(),
+		MemoryLimit: c.Resources.Limits.Memory().Value(),
+	}
 }
 
 // Exit lets the newest running container of that name end with the code, and reports whether there was one.
