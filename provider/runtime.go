@@ -77,6 +77,8 @@ type CreateRequest struct {
 	PodIPs []string
 	// TargetID is the container whose processes an ephemeral container sees; "" for others.
 	TargetID string
+	// Injected says that the container was added to the API's pod. Such a container replaces a process that it loses by itself.
+	Injected bool
 }
 
 // Images keeps images on the node.

@@ -43,7 +43,7 @@ func (a *actor) startOne(ctx context.Context, s start, sandbox cri.Sandbox) {
 		e: a.e, pod: a.running, start: s, events: a.events,
 		request: CreateRequest{
 			Pod: a.running, Container: s.container, Sandbox: sandbox, Attempt: s.attempt, Image: image,
-			PodIPs: a.podIPs(sandbox), TargetID: a.targetID(s),
+			PodIPs: a.podIPs(sandbox), TargetID: a.targetID(s), Injected: a.injected(name),
 		},
 		hooked: func(id string) {
 			a.box.post(func(m *mail) { m.results = append(m.results, func() { a.hookBegins(name) }) })

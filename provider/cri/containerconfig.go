@@ -32,6 +32,10 @@ func ContainerConfig(pod *corev1.Pod, c *corev1.Container, in ContainerInput) (*
 	if err != nil {
 		return nil, err
 	}
+	resources := ContainerResources(pod, c, in.Host)
+	if in.SingleOOMKill {
+		delete(resources.Unified, oomGroup)
+	}
 	return &runtimeapi.ContainerConfig{
 		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: in.Attempt},
 		Image:       &runtimeapi.ImageSpec{Image: in.Image.ID, UserSpecifiedImage: c.Image},
@@ -50,7 +54,7 @@ func ContainerConfig(pod *corev1.Pod, c *corev1.Container, in ContainerInput) (*
 		Tty:         c.TTY,
 		StopSignal:  signal,
 		Linux: &runtimeapi.LinuxContainerConfig{
-			Resources:       ContainerResources(pod, c, in.Host),
+			Resources:       resources,
 			SecurityContext: security,
 		},
 	}, nil

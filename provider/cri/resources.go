@@ -64,6 +64,9 @@ func ContainerResources(pod *corev1.Pod, c *corev1.Container, host Host) *runtim
 	return r
 }
 
+// oomGroup makes the kernel kill all processes of a control group of version 2 together.
+const oomGroup = "memory.oom.group"
+
 func linuxResources(cpuRequest, cpuLimit, memoryLimit resource.Quantity, host Host) *runtimeapi.LinuxContainerResources {
 	r := &runtimeapi.LinuxContainerResources{
 		CpuShares:          MilliToShares(cpuRequest.MilliValue()),
@@ -73,7 +76,7 @@ func linuxResources(cpuRequest, cpuLimit, memoryLimit resource.Quantity, host Ho
 	}
 	if host.CgroupV2 {
 		// Out of memory, a container dies as a whole: half a container is worse than none.
-		r.Unified = map[string]string{"memory.oom.group": "1"}
+		r.Unified = map[string]string{oomGroup: "1"}
 	}
 	return r
 }

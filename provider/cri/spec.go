@@ -64,6 +64,9 @@ type ContainerInput struct {
 	Annotations map[string]string
 	// TargetID is the container whose process namespace an ephemeral container shares; "" shares none.
 	TargetID string
+	// SingleOOMKill makes the kernel kill one process and not the whole container when memory is short, as control groups of version 1
+	// always do.
+	SingleOOMKill bool
 	// SeccompRoot is the directory of the Localhost seccomp profiles, usually /var/lib/kubelet/seccomp.
 	SeccompRoot string
 	// SeccompDefault applies the runtime's profile where a pod asks for none. The kubelet's default is false (unconfined).

@@ -1,0 +1,29 @@
+package cri
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// A container that replaces its own processes must not be killed as a whole, as others are in control groups of version 2.
+func TestOutOfMemoryKillsOneProcessOrAll(t *testing.T) {
+	for _, c := range []struct {
+		v2, single bool
+		want       string
+	}{
+		{v2: true, want: "1"},
+		{v2: true, single: true},
+		{},
+		{single: true},
+	} {
+		in := ContainerInput{Host: Host{CgroupV2: c.v2}, SingleOOMKill: c.single}
+		config, err := ContainerConfig(&corev1.Pod{}, &corev1.Container{Name: "c"}, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := config.Linux.Resources.Unified[oomGroup]; got != c.want {
+			t.Errorf("v2 %t, single %t: %q, want %q", c.v2, c.single, got, c.want)
+		}
+	}
+}
