@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Usage: N=100 SEED=... hack/recovery.sh
+# Kills clients, agents and the node's process at random below applications that notice everything; fails if one of them did.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+hack/preflight.sh
+missing=()
+for tool in fio sqlite3 git; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+if [ ${#missing[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || { echo "recovery: install these first: ${missing[*]}." >&2; exit 1; }
+  echo "installing ${missing[*]}" >&2
+  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "${missing[@]}"; } >/tmp/sidemount-apt.log 2>&1 \
+    || { echo "recovery: apt-get could not install ${missing[*]}: see /tmp/sidemount-apt.log." >&2; exit 1; }
+fi
+go build -o .cache/recovery-harness ./test/recovery
+args=(-n "${N:-100}")
+if [ -n "${SEED:-}" ]; then args+=(-seed "$SEED"); fi
+if [ -n "${KINDS:-}" ]; then args+=(-kinds "$KINDS"); fi
+exec .cache/recovery-harness "${args[@]}"
