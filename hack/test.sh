@@ -10,10 +10,15 @@ unit() {
   local packages
   packages=$(go list ./... | grep -v '/test/e2e$')
   # shellcheck disable=SC2086 # a list of packages
-  CGO_ENABLED=1 go test -race -timeout 15m $packages
+  CGO_ENABLED=1 go test -race -timeout 20m $packages
+  (cd hack/cluster && go test -timeout 10m ./...)
 }
 
-juicefs() { mount/clients/juicefs/test.sh; }
+juicefs() {
+  local tags
+  tags=$(mount/clients/juicefs/build.sh --print-tags)
+  (cd mount/clients/juicefs && go test -timeout 15m -tags "$tags" ./...)
+}
 
 e2e() { go test -v -count=1 -timeout 40m ./test/e2e -ginkgo.v -ginkgo.show-node-events=false "${E2E_ARGS[@]}"; }
 
