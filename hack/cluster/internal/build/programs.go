@@ -68,12 +68,12 @@ func (t target) build(ctx context.Context, o Options, goVersion string, progress
 	for _, out := range t.outputs {
 		outputs = append(outputs, filepath.Join(o.Bin, out))
 	}
-	print, err := fingerprint(goVersion, t.args, dirs)
+	sum, err := fingerprint(goVersion, t.args, dirs)
 	if err != nil {
 		return err
 	}
 	stamp := filepath.Join(o.Bin, "."+t.name+".stamp")
-	if upToDate(stamp, print, outputs) {
+	if upToDate(stamp, sum, outputs) {
 		return nil
 	}
 	if t.hint != "" {
@@ -89,7 +89,7 @@ func (t target) build(ctx context.Context, o Options, goVersion string, progress
 		return fmt.Errorf("build %s: %w", t.name, err)
 	}
 	fmt.Fprintf(progress, "built %s in %.1f s\n", t.name, time.Since(start).Seconds())
-	return os.WriteFile(stamp, []byte(print), 0o644)
+	return os.WriteFile(stamp, []byte(sum), 0o644)
 }
 
 // linkComponents makes kube answer to each of its names.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/sidemount/sidemount/hack/cluster/internal/machine"
@@ -160,15 +159,4 @@ func (c *Cluster) issueNode(ca *pki.Authority, n Node) error {
 		n.Serving = serving
 		s.Nodes[n.Name] = n
 	})
-}
-
-// processesOf lists the components of a node: those whose names begin with the node's.
-func (s *State) processesOf(node string) []string {
-	var names []string
-	for name := range s.Components {
-		if strings.HasPrefix(name, node+"/") {
-			names = append(names, name)
-		}
-	}
-	return names
 }

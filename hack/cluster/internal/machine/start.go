@@ -65,7 +65,7 @@ func Start(o Options, record func(process.Ref) error) (process.Ref, error) {
 	if err != nil {
 		return process.Ref{}, fmt.Errorf("create namespaces: %w", err)
 	}
-	go cmd.Wait() // reaps it if it ends before this program does
+	go func() { _ = cmd.Wait() }() // reaps it if it ends before this program does
 
 	ref, err := process.Lookup(cmd.Process.Pid)
 	if err == nil {

@@ -4,6 +4,7 @@ package wait
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -18,7 +19,8 @@ func Until(ctx context.Context, interval time.Duration, probe func(context.Conte
 		if err == nil {
 			return nil
 		}
-		if p, ok := err.(permanent); ok {
+		var p permanent
+		if errors.As(err, &p) {
 			return p.error
 		}
 		select {

@@ -37,8 +37,8 @@ func own(recovering bool) *request {
 	return r
 }
 
-func (r *request) Uid() uint32             { return r.caller.Uid }
-func (r *request) Gid() uint32             { return r.caller.Gid }
+func (r *request) Uid() uint32             { return r.caller.Uid } //nolint:staticcheck // meta.Context names it so
+func (r *request) Gid() uint32             { return r.caller.Gid } //nolint:staticcheck // meta.Context names it so
 func (r *request) Gids() []uint32          { return []uint32{r.caller.Gid} }
 func (r *request) Pid() uint32             { return r.caller.Pid }
 func (r *request) CheckPermission() bool   { return false }
