@@ -46,7 +46,7 @@ type loadResult struct {
 func startLoad(dir string, args ...string) *load {
 	GinkgoHelper()
 	l := &load{cmd: exec.Command("/proc/self/exe", args...), ended: make(chan error, 1)}
-	l.cmd.Env = append(os.Environ(), loadDir+"="+dir)
+	l.cmd.Env = append(os.Environ(), loadDir+"="+dir, "GORACE=atexit_sleep_ms=0")
 	l.cmd.Stderr = GinkgoWriter
 	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdin, err := l.cmd.StdinPipe()

@@ -89,6 +89,8 @@ func (f *FS) anyFile(fh, node uint64) (*os.File, error) {
 }
 
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	f.removal.RLock()
+	defer f.removal.RUnlock()
 	file, err := f.open(in.NodeId, int(in.Flags)&reopenable)
 	if err != nil {
 		return status(err)
@@ -99,6 +101,8 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 }
 
 func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	f.removal.RLock()
+	defer f.removal.RUnlock()
 	var file *os.File
 	s := f.make(in.NodeId, name, &out.EntryOut, func(dir int) error {
 		flags := int(in.Flags)&(reopenable|unix.O_EXCL|unix.O_TRUNC) | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_CLOEXEC

@@ -35,7 +35,10 @@ type FS struct {
 	table  *table
 	hidden hidden
 	files  handles
+	gone   removed
 	full   sync.Once
+	// removal is held by whoever takes a name away, from looking whether the file is open until the name is gone; those who open hold it for reading.
+	removal sync.RWMutex
 }
 
 // New opens the directory that a volume describes. The caller serves it with package client.
@@ -94,13 +97,16 @@ const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_N
 
 // open opens a node. The flags never create or truncate.
 func (f *FS) open(node uint64, flags int) (*os.File, error) {
+	if file, found, err := f.gone.open(node, flags); found {
+		return file, err
+	}
 	path, err := f.table.path(node)
 	if err != nil {
 		return nil, err
 	}
 	fd, err := unix.Openat2(f.root, path, &unix.OpenHow{Flags: uint64(flags | unix.O_NOFOLLOW | unix.O_CLOEXEC), Resolve: beneath})
 	if err != nil {
-		if err == unix.ENOENT || err == unix.ELOOP {
+		if err == unix.ENOENT || err == unix.ELOOP || err == unix.ENOTDIR {
 			err = unix.ESTALE
 		}
 		return nil, err

@@ -34,6 +34,7 @@ func (f *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.
 // Forget also removes a hidden file that nobody can reach any more.
 func (f *FS) Forget(node, lookups uint64) {
 	if parent, name, gone := f.table.forget(node, lookups); gone {
+		f.gone.forget(node)
 		f.hidden.forget(parent, name)
 	}
 }
@@ -80,10 +81,13 @@ func (f *FS) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Statu
 	if f.hidden.hides(h.NodeId, name) {
 		return fuse.ENOENT
 	}
+	f.removal.Lock()
+	defer f.removal.Unlock()
 	return f.in(h.NodeId, func(dir int) error {
 		if err := f.hidden.save(dir, name); err != nil {
 			return err
 		}
+		f.gone.keep(f, dir, name)
 		return unix.Unlinkat(dir, name, 0)
 	})
 }
@@ -105,6 +109,8 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.
 	}
 	defer target.Close()
 	newDir := int(target.Fd())
+	f.removal.Lock()
+	defer f.removal.Unlock()
 	return f.in(in.NodeId, func(dir int) error {
 		moved := f.known(dir, from)
 		var swapped uint64
@@ -114,6 +120,7 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.
 			if err := f.hidden.save(newDir, to); err != nil {
 				return err
 			}
+			f.gone.keep(f, newDir, to)
 		}
 		if err := unix.Renameat2(dir, from, newDir, to, uint(in.Flags)); err != nil {
 			return err

@@ -26,7 +26,7 @@ func (m *memory) Put(key string, value []byte) error {
 }
 func (m *memory) Memory() []byte { return m.region }
 
-func newMemory() *memory { return &memory{map[string][]byte{}, make([]byte, 1<<20)} }
+func newMemory() *memory { return &memory{map[string][]byte{}, make([]byte, 8<<20)} }
 
 // newClient makes a client of a session. The one before, if there was one, counts as killed.
 func newClient(t *testing.T, dir string, m *memory) *FS {

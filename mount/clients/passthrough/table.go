@@ -163,6 +163,14 @@ func (t *table) isOpen(node uint64) bool {
 	return ok && t.opens(i) > 0
 }
 
+// knows tells whether the kernel knows a node.
+func (t *table) knows(node uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.index[node]
+	return ok
+}
+
 // forget takes back what the kernel has been given. It returns where the node was if the kernel knows it no more.
 func (t *table) forget(node, lookups uint64) (parent uint64, name string, gone bool) {
 	t.mu.Lock()
