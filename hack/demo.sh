@@ -34,13 +34,13 @@ format() {
     | setpriv --reuid 65534 --regid 65534 --clear-groups "$BIN/sidemount-juicefs" format
 }
 
-# privilege prints what the kernel says of the sidecar's client while it serves. The API does not show the sidecar, its cgroup does.
-privilege() {
+# client_pid finds a pod's JuiceFS client, as this host counts. The API does not show the sidecar, its cgroup does.
+client_pid() {
   local uid dir
   uid=$(kubectl -n "$ns" get pod "$1" -o jsonpath='{.metadata.uid}')
   for dir in /proc/[0-9]*; do
     if grep -qs "$uid" "$dir/cgroup" && [ "$(cat "$dir/comm" 2>/dev/null)" = sidemount-juice ]; then
-      grep -E '^(Uid|CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' "$dir/status"
+      echo "${dir#/proc/}"
       return
     fi
   done
@@ -88,9 +88,15 @@ up() {
   say "ingest: a Job on the virtual node unpacks the tree onto the volume"
   kubectl apply -f hack/demo/ingest.yaml
   wait_running ingest
-  local proof
-  proof=$(privilege "$(job_pod ingest)")
+  local pod client proof
+  pod=$(job_pod ingest)
+  client=$(client_pid "$pod")
+  proof=$(grep -E '^(Uid|CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' "/proc/$client/status")
+  sleep 3
+  say "kill -9 of the sidecar's client, in the middle of it"
+  kill -KILL "$client" || die "the client had ended already"
   wait_job ingest
+  kubectl -n "$ns" get events --field-selector "involvedObject.name=$pod,reason=ClientRestarted" -o jsonpath='{range .items[*]}   {.reason}: {.message}{"\n"}{end}'
 
   say "verify: another Job, with a client of its own, checks every file"
   kubectl apply -f hack/demo/verify.yaml
