@@ -25,6 +25,8 @@ type kill struct {
 	Start time.Duration `json:"startNs"`
 	// Stall is the longest operation of the workloads that it met.
 	Stall time.Duration `json:"stallNs"`
+
+	client int // the process before
 }
 
 // disturb carries the plan out, all subjects at the same time.
@@ -63,15 +65,16 @@ func (t *trial) one(ctx context.Context, s *subject, what strike) error {
 		t.holders.Lock()
 		defer t.holders.Unlock()
 	}
+	client, err := t.serving(ctx, s)
+	if err != nil {
+		return err
+	}
 	agent, err := s.agent()
 	if err != nil {
 		return err
 	}
-	if err := t.serving(ctx, s); err != nil {
-		return err
-	}
 	mark := t.log.mark()
-	k := kill{Kind: what.kind.name, Pod: s.name, Client: s.kind, At: time.Now()}
+	k := kill{Kind: what.kind.name, Pod: s.name, Client: s.kind, At: time.Now(), client: client}
 	if err := what.kind.strike(ctx, t, s); err != nil {
 		return err
 	}
@@ -88,11 +91,13 @@ func (t *trial) one(ctx context.Context, s *subject, what strike) error {
 }
 
 // serving waits until the subject has a client: a kill of the node's process may have met the end of the last one.
-func (t *trial) serving(ctx context.Context, s *subject) error {
-	return t.until(ctx, "the client of pod "+s.name, func() (bool, error) {
-		_, err := s.client()
-		return err == nil, nil
+func (t *trial) serving(ctx context.Context, s *subject) (pid int, err error) {
+	err = t.until(ctx, "the client of pod "+s.name, func() (bool, error) {
+		var failed error
+		pid, failed = s.client()
+		return failed == nil, nil
 	})
+	return pid, err
 }
 
 // recovers waits for what must follow a kill.
@@ -107,24 +112,43 @@ func (t *trial) recovers(ctx context.Context, s *subject, what kind, mark int, k
 				return fmt.Errorf("wait for the session of pod %s: %w", each.name, err)
 			}
 		}
-	} else {
-		r, err := t.log.await(ctx, mark, func(r record) bool {
-			return r["session"] == s.session() && (r["reason"] == "ClientRestarted" || r["msg"] == "session lost")
-		})
-		switch {
-		case err != nil:
-			return fmt.Errorf("wait for the next client: %w", err)
-		case r["reason"] != "ClientRestarted":
-			return fmt.Errorf("the node says %v", r)
-		case r["cause"] != what.cause:
-			return fmt.Errorf("the node says that the cause was %q, want %q", r["cause"], what.cause)
-		}
-		k.Pause = r.pause()
-		if k.Start, err = s.started(); err != nil {
-			return err
-		}
+	} else if err := t.replaced(ctx, s, what, mark, k); err != nil {
+		return err
 	}
 	return t.goOn(ctx, s)
+}
+
+// replaced waits for the next client of a subject. If the node's process was away when the old one died, it tells only that somebody serves.
+func (t *trial) replaced(ctx context.Context, s *subject, what kind, mark int, k *kill) error {
+	unnoticed := false
+	r, err := t.log.await(ctx, mark, func(r record) bool {
+		if r["session"] != s.session() {
+			return false
+		}
+		if r["reason"] == "SessionRestored" {
+			now, err := s.client()
+			unnoticed = err == nil && now != k.client
+		}
+		return unnoticed || r["reason"] == "ClientRestarted" || r["msg"] == "session lost"
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("wait for the next client: %w", err)
+	case unnoticed:
+	case r["reason"] != "ClientRestarted":
+		return fmt.Errorf("the node says %v", r)
+	case r["cause"] != what.cause:
+		return fmt.Errorf("the node says that the cause was %q, want %q", r["cause"], what.cause)
+	}
+	said, err := s.started()
+	if err != nil {
+		return err
+	}
+	k.Start, k.Pause = said.after(), r.pause()
+	if unnoticed {
+		k.Pause = said.pause()
+	}
+	return nil
 }
 
 // goOn waits until each of a subject's workloads has done something since now.

@@ -16,9 +16,14 @@ import (
 // record is a line of a log by its keys.
 type record map[string]string
 
-// pause is the record's field of that name; zero if it has none.
-func (r record) pause() time.Duration {
-	d, err := time.ParseDuration(r["pause"])
+// pause is how long requests had to wait; zero if the record does not say.
+func (r record) pause() time.Duration { return r.duration("pause") }
+
+// after is how long a client took to start; zero if the record does not say.
+func (r record) after() time.Duration { return r.duration("after") }
+
+func (r record) duration(key string) time.Duration {
+	d, err := time.ParseDuration(r[key])
 	if err != nil {
 		return 0
 	}

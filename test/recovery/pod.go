@@ -15,6 +15,17 @@ import (
 	"github.com/sidemount/sidemount/test/lab"
 )
 
+// image has the workload and the programs that it runs. Git runs its parts through a shell.
+var image = lab.ProgramImage{
+	Name:     "recovery/workload:1",
+	Package:  "test/recovery/workload",
+	Programs: []string{"fio", "sqlite3", "git", "busybox"},
+	Links: []string{
+		"/usr/bin/busybox:/bin/sh", "/usr/bin/git:/usr/lib/git-core/git",
+		"git:/usr/bin/git-upload-pack", "git:/usr/bin/git-receive-pack",
+	},
+}
+
 // user is who the workloads run as: a passthrough client's files belong to the user of the client, so they are that one.
 const user = 65534
 
@@ -88,7 +99,7 @@ func (t *trial) pod(s *subject, name string, workloads []string) *corev1.Pod {
 func (t *trial) container(workload string, seed uint64) corev1.Container {
 	return corev1.Container{
 		Name:    workload,
-		Image:   imageName,
+		Image:   image.Name,
 		Command: []string{"/workload", workload, "--dir", "/data", "--results", "/results", "--scratch", "/scratch", "--seed", fmt.Sprint(seed), "--pace", paces[workload]},
 		// The Go runtime interrupts its own threads with signals, and a system call that is interrupted may say so.
 		Env: []corev1.EnvVar{{Name: "GODEBUG", Value: "asyncpreemptoff=1"}},

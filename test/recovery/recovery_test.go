@@ -105,13 +105,6 @@ func TestNodeLogFollowsWhatIsWritten(t *testing.T) {
 	}
 }
 
-func TestParseLibraries(t *testing.T) {
-	got := parseLibraries("\tlinux-vdso.so.1 (0x1)\n\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x2)\n\t/lib64/ld-linux-x86-64.so.2 (0x3)\n")
-	if want := []string{"/lib/x86_64-linux-gnu/libz.so.1", "/lib64/ld-linux-x86-64.so.2"}; !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-}
-
 func TestStallsBelongToTheKillThatTheyMeet(t *testing.T) {
 	at := func(s int) time.Time { return time.Unix(int64(1000+s), 0) }
 	w := []*report.Report{{Stalls: []report.Stall{
@@ -126,6 +119,31 @@ func TestStallsBelongToTheKillThatTheyMeet(t *testing.T) {
 	}
 	if got := undisturbed(w, at(-1), []kill{k}); got != 5*time.Second {
 		t.Errorf("undisturbed = %s", got)
+	}
+}
+
+func TestRowsSumKillsUp(t *testing.T) {
+	ms := time.Millisecond
+	kills := []kill{
+		{Kind: "client", Client: "juicefs", Pause: 100 * ms, Start: 80 * ms, Stall: 110 * ms},
+		{Kind: "client", Client: "juicefs", Pause: 300 * ms, Start: 100 * ms, Stall: 330 * ms},
+		{Kind: "client", Client: "juicefs", Pause: 200 * ms, Start: 100 * ms, Stall: 220 * ms},
+		{Kind: "node", Client: "passthrough", Stall: 5 * ms},
+	}
+	rows := rowsOf(kills, allKinds, map[string]time.Duration{"juicefs": 400 * ms})
+	if len(rows) != 2 {
+		t.Fatalf("%d rows: %+v", len(rows), rows)
+	}
+	want := row{
+		Kind: "client", Client: "juicefs", Kills: 3, Ratio: 0.5, OwnRatio: 2,
+		Pause: figures{200 * ms, 300 * ms, 300 * ms}, Stall: figures{220 * ms, 330 * ms, 330 * ms},
+	}
+	if rows[0] != want {
+		t.Errorf("got %+v, want %+v", rows[0], want)
+	}
+	r := result{Rows: rows}
+	if got := r.table(); !strings.Contains(got, "client  juicefs         3    200    300    300      220    330    330     0.50       2.00\n") {
+		t.Errorf("the table is wrong:\n%s", got)
 	}
 }
 

@@ -44,8 +44,10 @@ type row struct {
 	// Pause is by the node's log, Stall by the workloads' own clock.
 	Pause figures `json:"pause"`
 	Stall figures `json:"stall"`
-	// Ratio is the median pause to the client's cold start.
+	// Ratio is the median pause to the client's cold start, which is the first start of a pod's client.
 	Ratio float64 `json:"ratio"`
+	// OwnRatio is the median ratio of a pause to what the client that ended it took to start: what recovery costs besides.
+	OwnRatio float64 `json:"ownRatio"`
 }
 
 type figures struct {
@@ -104,9 +106,11 @@ func rowsOf(kills []kill, kinds []kind, cold map[string]time.Duration) []row {
 		for _, client := range []string{"juicefs", "passthrough"} {
 			w := row{Kind: k.name, Client: client}
 			var pauses, stalls []time.Duration
+			var ratios []float64
 			for _, each := range kills {
 				if each.Kind == k.name && each.Client == client {
 					pauses, stalls = append(pauses, each.Pause), append(stalls, each.Stall)
+					ratios = append(ratios, each.ratio())
 				}
 			}
 			if w.Kills = len(pauses); w.Kills == 0 {
@@ -116,24 +120,34 @@ func rowsOf(kills []kill, kinds []kind, cold map[string]time.Duration) []row {
 			if cold[client] > 0 {
 				w.Ratio = float64(w.Pause.P50) / float64(cold[client])
 			}
+			slices.Sort(ratios)
+			w.OwnRatio = ratios[len(ratios)/2]
 			rows = append(rows, w)
 		}
 	}
 	return rows
 }
 
+// ratio is the pause to the start of the client that ended it; 0 if no client was started.
+func (k kill) ratio() float64 {
+	if k.Start == 0 {
+		return 0
+	}
+	return float64(k.Pause) / float64(k.Start)
+}
+
 // table is the result for people.
 func (r *result) table() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nseed %d, kernel %s, %.0f s\n\n", r.Seed, r.Kernel, r.Seconds)
-	fmt.Fprintf(&b, "                           requests waited, ms     longest operation, ms   pause /\n")
-	fmt.Fprintf(&b, "kill    client      kills    p50    p99    max      p50    p99    max   cold start\n")
+	fmt.Fprintf(&b, "                           requests waited, ms     longest operation, ms   pause to start of\n")
+	fmt.Fprintf(&b, "kill    client      kills    p50    p99    max      p50    p99    max    first   this one\n")
 	for _, w := range r.Rows {
-		pause, ratio := w.Pause.String(), fmt.Sprintf("%.2f", w.Ratio)
+		pause, ratios := w.Pause.String(), fmt.Sprintf("%6.2f %10.2f", w.Ratio, w.OwnRatio)
 		if w.Pause.Max == 0 {
-			pause, ratio = "     -      -      -", "-"
+			pause, ratios = "     -      -      -", "     -          -"
 		}
-		fmt.Fprintf(&b, "%-7s %-11s %5d %s   %s   %10s\n", w.Kind, w.Client, w.Kills, pause, w.Stall, ratio)
+		fmt.Fprintf(&b, "%-7s %-11s %5d %s   %s   %s\n", w.Kind, w.Client, w.Kills, pause, w.Stall, ratios)
 	}
 	fmt.Fprintln(&b)
 	for _, client := range []string{"juicefs", "passthrough"} {

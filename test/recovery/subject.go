@@ -105,11 +105,11 @@ func (s *subject) behind(since map[string]report.Progress) (string, error) {
 	return "", nil
 }
 
-// started reads the agent's log for the newest start of a client: how long it took.
-func (s *subject) started() (time.Duration, error) {
+// started reads what the agent's log says of the newest start of a client.
+func (s *subject) started() (record, error) {
 	entries, err := os.ReadDir(s.logs)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	newest, latest := -1, ""
 	for _, e := range entries {
@@ -120,18 +120,18 @@ func (s *subject) started() (time.Duration, error) {
 	}
 	raw, err := os.ReadFile(filepath.Join(s.logs, latest))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	var took time.Duration
+	var last record
 	for line := range strings.Lines(string(raw)) {
 		if r := parseLine(line); r["msg"] == "the client serves" {
-			took, err = time.ParseDuration(r["after"])
+			last = r
 		}
 	}
-	if err == nil && took == 0 {
-		err = fmt.Errorf("the sidecar of pod %s does not say how its client started", s.name)
+	if last.after() == 0 {
+		return nil, fmt.Errorf("the sidecar of pod %s does not say how its client started", s.name)
 	}
-	return took, err
+	return last, nil
 }
 
 // unhurt tells whether the application's containers are the ones that were started.

@@ -70,7 +70,7 @@ func (t *trial) prepare(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if err := t.makeImage(ctx); err != nil {
+	if err := image.Push(ctx, t.lab); err != nil {
 		return err
 	}
 	ns, err := t.lab.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "recovery-"}}, metav1.CreateOptions{})
@@ -120,8 +120,8 @@ func (t *trial) atWork(ctx context.Context, s *subject) error {
 	}); err != nil {
 		return err
 	}
-	var err error
-	s.coldStart, err = s.started()
+	said, err := s.started()
+	s.coldStart = said.after()
 	return err
 }
 
