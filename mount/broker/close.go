@@ -76,7 +76,9 @@ func (s *session) farewell(ctx context.Context, grace time.Duration) bool {
 		case agent != nil && !asked:
 			asked = true
 			// Part of the time is kept for the agent to kill a client that does not end.
-			agent.tell(ctx, wire.Message{Type: wire.Close, Grace: grace * 9 / 10})
+			if err := agent.tell(ctx, wire.Message{Type: wire.Close, Grace: grace * 9 / 10}); err != nil {
+				s.log.WithError(err).Warn("ask the agent to end")
+			}
 		}
 		select {
 		case <-changed:

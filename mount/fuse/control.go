@@ -31,7 +31,7 @@ func OpenControl() (*Control, error) {
 }
 
 // Close gives the control file system back. Connections are not touched.
-func (c *Control) Close() error { return c.root.Close() }
+func (c *Control) Close() { c.root.Close() }
 
 // Abort ends a connection: everything that waits for it gets ECONNABORTED, everything later ENOTCONN. A connection that is gone is success.
 func (c *Control) Abort(device uint32) error {

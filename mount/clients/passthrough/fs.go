@@ -64,7 +64,7 @@ func New(v mount.Volume, keep keeper) (*FS, error) {
 		unix.Close(root)
 		return nil, fmt.Errorf("directory %s: %w: %w", path, err, mount.ErrUnavailable)
 	}
-	return &FS{RawFileSystem: fuse.NewDefaultRawFileSystem(), root: root, device: uint64(st.Dev), inode: st.Ino, keep: keep}, nil
+	return &FS{RawFileSystem: fuse.NewDefaultRawFileSystem(), root: root, device: st.Dev, inode: st.Ino, keep: keep}, nil
 }
 
 func (f *FS) String() string { return string(mount.Passthrough) }
@@ -117,7 +117,7 @@ func (f *FS) open(node uint64, flags int) (*os.File, error) {
 		file.Close()
 		return nil, err
 	}
-	if f.nodeID(st.Ino) != node || uint64(st.Dev) != f.device {
+	if f.nodeID(st.Ino) != node || st.Dev != f.device {
 		file.Close()
 		return nil, unix.ESTALE
 	}

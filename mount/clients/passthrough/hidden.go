@@ -163,7 +163,7 @@ func (h *hidden) sweep() {
 	if err != nil {
 		return
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	entries, err := place.ReadDir(-1)
 	if err != nil {
 		return
