@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: hack/preflight.sh
+# Usage: hack/preflight.sh [TOOL=PACKAGE...]
 # Says in one sentence what is missing to run a cluster on this machine, and installs what Debian has.
 set -euo pipefail
 
@@ -14,6 +14,7 @@ have=$(go env GOVERSION | sed 's/^go//')
 [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] || die "Go $want or newer is needed; this is $have."
 
 declare -A package=([gcc]=gcc [runc]=runc [busybox]=busybox-static [iptables]=iptables [ip]=iproute2 [git]=git)
+for pair in "$@"; do package[${pair%%=*}]=${pair#*=}; done
 missing=()
 for tool in "${!package[@]}"; do
   command -v "$tool" >/dev/null || missing+=("${package[$tool]}")

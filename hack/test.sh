@@ -16,6 +16,7 @@ unit() {
 
 juicefs() {
   local tags
+  hack/preflight.sh redis-server=redis-server
   tags=$(mount/clients/juicefs/build.sh --print-tags)
   (cd mount/clients/juicefs && go test -timeout 15m -tags "$tags" ./...)
 }
