@@ -37,13 +37,16 @@ type Lab struct {
 }
 
 // Start brings up the cluster named name, or uses the one that the environment variable SIDEMOUNT_LAB names, which Stop then
-// leaves alone. Progress goes to log. The binaries must have been built (make build).
+// leaves alone. Progress goes to log. The binaries must have been built (make build); they are in .cache/bin or where BIN says.
 func Start(ctx context.Context, name string, log io.Writer) (*Lab, error) {
 	root, err := repository()
 	if err != nil {
 		return nil, err
 	}
 	l := &Lab{Name: name, root: root, bin: filepath.Join(root, ".cache", "bin"), own: true, log: log}
+	if given := os.Getenv("BIN"); given != "" {
+		l.bin = given
+	}
 	if given := os.Getenv("SIDEMOUNT_LAB"); given != "" {
 		l.Name, l.own = given, false
 	}
