@@ -6,6 +6,7 @@ VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo d
 LDFLAGS    := -s -w -X main.version=$(VERSION)
 NODES      ?= 1
 VIRTUAL    ?= 1
+N          ?= 100
 export BIN VERSION
 
 .DEFAULT_GOAL := help
@@ -37,11 +38,17 @@ test-juicefs: ## Run the tests of the JuiceFS client
 test-e2e: build ## Run the end-to-end tests on a cluster of their own
 	@hack/test.sh e2e
 
+recovery: build ## Kill clients, agents and the node's process N times below applications that notice everything (20: 1 min)
+	@N=$(N) hack/recovery.sh
+
 lint: ## Run golangci-lint (built from its module) over the Go code and shellcheck-like checks over the scripts
 	@hack/lint.sh
 
 fuzz: ## Run each fuzz target for FUZZTIME (default 60s)
 	@hack/fuzz.sh
+
+bench-io: build ## Measure reads, writes and metadata beside stock JuiceFS and a plain directory; writes docs/benchmarks.md
+	@hack/bench-io.sh
 
 bench-start: build ## Measure pod start and memory, beside the kubelet's; writes docs/benchmarks.md
 	@hack/bench-start.sh
@@ -63,4 +70,4 @@ clean: ## Remove what the build made (the Go caches stay)
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*##/ {printf "  %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo demo-down build images test test-unit test-juicefs test-e2e lint fuzz bench-start cluster-up cluster-down cluster-status clean help
+.PHONY: demo demo-down build images test test-unit test-juicefs test-e2e recovery lint fuzz bench-io bench-start cluster-up cluster-down cluster-status clean help
