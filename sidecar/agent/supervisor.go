@@ -209,7 +209,8 @@ func (s *supervisor) onUpdate(m wire.Message) {
 // onPing answers at once for the agent, and for the client with what the ping before has shown.
 func (s *supervisor) onPing() {
 	view := s.view
-	view.Alive = s.client == nil || s.view.Phase != wire.InService || s.answered
+	// A client that is ending flushes, and answers nothing else.
+	view.Alive = s.client == nil || s.ending || s.view.Phase != wire.InService || s.answered
 	if s.client != nil && s.view.Phase == wire.InService && !s.ending {
 		s.answered = false
 		s.toClient(wire.Message{Type: wire.Ping})
