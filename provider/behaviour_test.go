@@ -164,6 +164,22 @@ var _ = Describe("a pod with an injected sidecar", func() {
 		Eventually(w.phase(pod)).Should(Equal(corev1.PodSucceeded))
 	})
 
+	It("cuts off the volumes of an application that waits for them and cannot be killed", func() {
+		w.runtime.Behave("server", providertest.Behaviour{Stuck: true})
+		p.OnRelease = func(pod *corev1.Pod, grace time.Duration) {
+			if grace == 0 {
+				w.runtime.Exit(pod.UID, "app", 137)
+			}
+		}
+		w.start(func(o *provider.Options) { o.StuckAfter = 100 * time.Millisecond })
+		pod := w.create(newPod("web"))
+		Eventually(w.phase(pod)).Should(Equal(corev1.PodRunning))
+		w.delete(pod, ptr.To(int64(1)))
+		Eventually(w.exists(pod)).Should(BeFalse())
+		Expect(w.said.All()).To(ContainElement("web Warning FailedKillPod containers do not end after SIGKILL, so their volumes are cut off"))
+		Expect(stops(w)).To(Equal([]string{"app", "sidemount-data"}))
+	})
+
 	It("restarts a sidecar that dies beside the application", func() {
 		w.start()
 		pod := w.create(newPod("web"))

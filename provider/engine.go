@@ -41,6 +41,8 @@ type Options struct {
 	// SidecarGrace is how long an injected sidecar may take to end, however short the pod's own grace period is: it may still
 	// hold data of the application. Default 30 s.
 	SidecarGrace time.Duration
+	// StuckAfter is how long after SIGKILL containers that do not end keep their file systems. Default 20 s.
+	StuckAfter time.Duration
 	// Sweep is the pause between two comparisons of all that the runtime has with all pods, which finds what events have missed.
 	// Default 15 s.
 	Sweep time.Duration
@@ -65,6 +67,7 @@ type Engine struct {
 	sidecarGrace time.Duration
 	sweepPause   time.Duration
 	linger       time.Duration
+	stuckAfter   time.Duration
 	onRunning    func(*corev1.Pod, time.Duration)
 
 	images       *imageCache
@@ -100,7 +103,7 @@ func NewEngine(o Options) (*Engine, error) {
 	e := &Engine{
 		node: o.NodeName, client: o.Client, recorder: o.Recorder, runtime: o.Runtime, volumes: o.Volumes, preparer: o.Preparer,
 		hostIPs: o.HostIPs, sidecarGrace: or(o.SidecarGrace, 30*time.Second), sweepPause: or(o.Sweep, 15*time.Second),
-		onRunning: o.OnRunning, linger: or(o.Linger, 3*time.Second),
+		onRunning: o.OnRunning, linger: or(o.Linger, 3*time.Second), stuckAfter: or(o.StuckAfter, 20*time.Second),
 		images:       newImageCache(o.Images, or(o.ParallelPulls, 5)),
 		prober:       probe.New(execProbe(o.Runtime)),
 		writer:       newStatusWriter(o.Client),

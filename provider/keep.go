@@ -52,7 +52,6 @@ func (a *actor) keep(ctx context.Context) {
 	v := a.view()
 	acts := computeActions(v)
 	if acts.done {
-		a.stop.completed = true
 		a.stage = stopping
 		return
 	}

@@ -17,7 +17,8 @@ type Preparer interface {
 	// failure, if not empty, is shown to the user while the pod waits. It must not block. pod is the API's.
 	Started(pod *corev1.Pod, container string) (started bool, failure string)
 	// Release gives back what Prepare opened, after all containers have ended. It is idempotent; grace bounds what may
-	// still have to be written.
+	// still have to be written. It is called with a grace of 0 while containers still run only if they cannot be ended:
+	// then what they wait for must fail.
 	Release(ctx context.Context, pod *corev1.Pod, grace time.Duration) error
 }
 

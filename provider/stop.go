@@ -21,8 +21,6 @@ const (
 
 // stop is how a pod is being ended.
 type stop struct {
-	// completed says that nothing of the pod would have run again.
-	completed bool
 	// verdict is why the node ended it, nil for other reasons.
 	verdict *verdict
 	// deadline is when its grace period is over; zero before the stopping has begun.
@@ -33,6 +31,8 @@ type stop struct {
 	hooks, hooked map[string]bool
 	// ended has the ids of containers that the runtime says to have ended.
 	ended map[string]bool
+	// cut says that the pod's file systems have been taken away.
+	cut bool
 	// killed has the ids of containers about whose end an event has been recorded.
 	killed map[string]bool
 }
@@ -58,6 +58,29 @@ func (a *actor) stopPass(ctx context.Context) {
 	for _, c := range a.turnToStop(live) {
 		a.stopOne(ctx, c)
 	}
+	a.cutOff(ctx, live)
+}
+
+// cutOff takes their file systems from containers that do not end long after SIGKILL: what waits for a file system whose server does
+// not answer cannot be killed, but an aborted one answers at once. The sidecar would wait for them for ever otherwise.
+func (a *actor) cutOff(ctx context.Context, live []cri.Container) {
+	at := a.stop.deadline.Add(leastGrace + a.e.stuckAfter)
+	switch {
+	case a.stop.cut || !slices.ContainsFunc(live, func(c cri.Container) bool { return !a.injected(c.Name) }):
+		return
+	case time.Now().Before(at):
+		a.alarm.set(at)
+		return
+	}
+	a.stop.cut = true
+	a.events.once(a.pod, eventFailedKill, "containers do not end after SIGKILL, so their volumes are cut off")
+	pod := a.pod
+	a.begin(ctx, "cut", operation{ends: true}, cleanTimeout, func(ctx context.Context) func() {
+		if err := a.e.preparer.Release(ctx, pod, 0); err != nil {
+			log.G(ctx).WithError(err).Warn("volumes of a stuck pod not cut off")
+		}
+		return func() { a.stale = true }
+	})
 }
 
 // live returns the containers that may have processes. One that the runtime has lost track of counts until the runtime has been

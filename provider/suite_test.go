@@ -42,6 +42,7 @@ type world struct {
 	engine   *provider.Engine
 	control  *provider.Controller
 	options  provider.Options
+	changes  []func(*provider.Options)
 	stop     func()
 	preparer provider.Preparer
 }
@@ -63,6 +64,7 @@ func (w *world) start(change ...func(*provider.Options)) {
 		Preparer: w.preparer, HostIPs: func() []string { return []string{"10.0.0.1"} }, Sweep: 200 * time.Millisecond,
 		SidecarGrace: 3 * time.Second, Linger: time.Millisecond,
 	}
+	w.changes = change
 	for _, c := range change {
 		c(&w.options)
 	}
@@ -86,7 +88,7 @@ func (w *world) start(change ...func(*provider.Options)) {
 func (w *world) restart() {
 	GinkgoHelper()
 	w.stop()
-	w.start()
+	w.start(w.changes...)
 }
 
 // create makes a pod bound to the node.

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -37,6 +38,7 @@ func NewAPI() *API {
 	a.PrependReactor("create", "pods", a.create)
 	a.PrependReactor("patch", "pods", a.patch)
 	a.PrependReactor("delete", "pods", a.delete)
+	a.PrependWatchReactor("pods", a.watch)
 	return a
 }
 
@@ -73,6 +75,18 @@ func (a *API) store(pod *corev1.Pod) error {
 	a.version++
 	pod.ResourceVersion = strconv.Itoa(a.version)
 	return a.Tracker().Update(podsResource, pod, pod.Namespace)
+}
+
+// watch gives each watcher copies of its own: the first objects of a watch would otherwise be those of the tracker.
+func (a *API) watch(action clienttesting.Action) (bool, watch.Interface, error) {
+	w, err := a.Tracker().Watch(podsResource, action.GetNamespace(), action.(clienttesting.WatchActionImpl).ListOptions)
+	if err != nil {
+		return true, nil, err
+	}
+	return true, watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
+		e.Object = e.Object.DeepCopyObject()
+		return e, true
+	}), nil
 }
 
 func (a *API) create(action clienttesting.Action) (bool, runtime.Object, error) {

@@ -90,10 +90,19 @@ func (r *Runtime) StopContainer(ctx context.Context, id string, grace time.Durat
 		return nil
 	}
 	exited := r.exits[id]
-	if !r.behaviours[c.Image].IgnoresTerm {
+	stuck := r.behaviours[c.Image].Stuck
+	if !r.behaviours[c.Image].IgnoresTerm && !stuck {
 		r.end(p, c, 0)
 	}
 	r.mu.Unlock()
+	if stuck {
+		select {
+		case <-exited:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {

@@ -18,6 +18,8 @@ var _ provider.Preparer = (*Preparer)(nil)
 type Preparer struct {
 	// Sidecar is put first among the init containers.
 	Sidecar corev1.Container
+	// OnRelease, if set, is called by each Release.
+	OnRelease func(pod *corev1.Pod, grace time.Duration)
 
 	// mu guards the fields below.
 	mu       sync.Mutex
@@ -75,7 +77,10 @@ func (p *Preparer) Started(*corev1.Pod, string) (bool, string) {
 }
 
 // Release implements provider.Preparer.
-func (p *Preparer) Release(_ context.Context, pod *corev1.Pod, _ time.Duration) error {
+func (p *Preparer) Release(_ context.Context, pod *corev1.Pod, grace time.Duration) error {
+	if p.OnRelease != nil {
+		p.OnRelease(pod, grace)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.released = append(p.released, pod.UID)

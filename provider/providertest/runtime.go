@@ -24,6 +24,8 @@ type Behaviour struct {
 	Codes []int32
 	// IgnoresTerm makes the container end only by SIGKILL, with exit code 137.
 	IgnoresTerm bool
+	// Stuck makes the container survive SIGKILL, as one does that waits for a file system; only Exit ends it.
+	Stuck bool
 	// PullError, CreateError and StartError fail those calls.
 	PullError, CreateError, StartError error
 	// Absent images have to be pulled.
