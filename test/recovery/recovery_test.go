@@ -155,12 +155,12 @@ func TestVerdict(t *testing.T) {
 		t.Errorf("a good result: %v", err)
 	}
 	for want, spoil := range map[string]func(*result){
-		"met 1 errors":        func(r *result) { r.Errors = 1 },
-		"lost 9 bytes":        func(r *result) { r.Lost = 9 },
-		"0 of 1 kills":        func(r *result) { r.Kills = nil },
-		"1 of 2 kills":        func(r *result) { r.Wanted = 2 },
-		"there was no":        func(r *result) { r.Workloads = nil },
-		"workload w did noth": func(r *result) { r.Workloads["w"].Ops = nil },
+		"met 1 errors":           func(r *result) { r.Errors = 1 },
+		"lost 9 bytes":           func(r *result) { r.Lost = 9 },
+		"0 of 1 kills":           func(r *result) { r.Kills = nil },
+		"1 of 2 kills":           func(r *result) { r.Wanted = 2 },
+		"there was no":           func(r *result) { r.Workloads = nil },
+		"workload w did nothing": func(r *result) { r.Workloads["w"].Ops = nil },
 	} {
 		r := good()
 		spoil(r)

@@ -98,10 +98,10 @@ func (m *stockMount) end() error {
 		return err
 	}
 	select {
-	case <-m.ended: // a process that was asked to end says so by its exit status
+	case <-m.ended: //nolint:errcheck // a process that was asked to end says so by its exit status
 	case <-time.After(20 * time.Second):
 		_ = m.cmd.Process.Kill()
-		<-m.ended
+		<-m.ended //nolint:errcheck // it was killed
 	}
 	// It usually unmounts itself.
 	if err := unix.Unmount(m.point, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
