@@ -16,10 +16,6 @@ var (
 	ErrRuntimeNotReady = errors.New("NetworkNotReady")
 	// ErrUnknownPod: the engine has no such pod.
 	ErrUnknownPod = errors.New("pod not found")
-	// ErrUnknownContainer: the pod has no such container.
-	ErrUnknownContainer = errors.New("container not found")
-	// ErrNotStarted: the container has not been started, so it has neither logs nor processes.
-	ErrNotStarted = errors.New("container not started")
 	// errEngineDeletes is the cause of the Conflict that PodClient answers to a deletion.
 	errEngineDeletes = errors.New("the pod is deleted when everything of it has ended")
 )

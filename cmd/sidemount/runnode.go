@@ -338,6 +338,8 @@ func (n *virtualNode) startEngine(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// A pod that waits for a Secret or ConfigMap is tried at once when that appears.
+	n.objects.OnChange(func(uid types.UID) { n.engine.Wake(uid) })
 	n.pods, err = provider.NewController(provider.ControllerOptions{Client: n.clients.pods, Engine: n.engine})
 	n.add("pods", func(ctx context.Context) error {
 		if err := n.listers.Wait(ctx); err != nil {
