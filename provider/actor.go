@@ -103,7 +103,7 @@ type containerMemory struct {
 	image string
 	// waiting says why the container does not run, nil if nothing is known.
 	waiting *corev1.ContainerStateWaiting
-	// hooked says that its postStart hook runs.
+	// hooked says that it is being started and has a postStart hook, which has not ended.
 	hooked bool
 }
 

@@ -45,10 +45,9 @@ func (a *actor) startOne(ctx context.Context, s start, sandbox cri.Sandbox) {
 			Pod: a.running, Container: s.container, Sandbox: sandbox, Attempt: s.attempt, Image: image,
 			PodIPs: a.podIPs(sandbox), TargetID: a.targetID(s), Injected: a.injected(name),
 		},
-		hooked: func(id string) {
-			a.box.post(func(m *mail) { m.results = append(m.results, func() { a.hookBegins(name) }) })
-		},
 	}
+	// From the beginning: the runtime may tell that the container runs before its hook has begun.
+	a.memory(name).hooked = s.container.Lifecycle != nil && s.container.Lifecycle.PostStart != nil
 	a.begin(ctx, "start/"+name, operation{container: name}, startTimeout, func(ctx context.Context) func() {
 		defer close(done)
 		err := work.run(ctx, before)
@@ -70,11 +69,6 @@ func (a *actor) targetID(s start) string {
 	}
 	target, _ := a.state.Container(ephemeralTarget(a.running, s.container.Name))
 	return target.ID
-}
-
-func (a *actor) hookBegins(name string) {
-	a.memory(name).hooked = true
-	a.stale = true
 }
 
 // started takes note of how the start of a container ended.
@@ -130,7 +124,6 @@ type starting struct {
 	start   start
 	events  *podEvents
 	request CreateRequest
-	hooked  func(id string)
 }
 
 // run starts the container when before is closed.
@@ -187,7 +180,6 @@ func (s starting) postStart(ctx context.Context, id string) error {
 	if c.Lifecycle == nil || c.Lifecycle.PostStart == nil {
 		return nil
 	}
-	s.hooked(id)
 	hookCtx, cancel := context.WithTimeout(ctx, hookTimeout)
 	defer cancel()
 	target := probe.Target{ID: id, Container: c}
