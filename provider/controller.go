@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/virtual-kubelet/virtual-kubelet/log"
 	"github.com/virtual-kubelet/virtual-kubelet/node"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -100,7 +101,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		return errors.Join(errors.New("pods were not listed"), ctx.Err())
 	}
 	group.Go(func() error { return c.engine.Run(ctx) })
-	group.Go(func() error { return c.inner.Run(ctx, c.workers) })
+	group.Go(func() error { return c.inner.Run(log.WithLogger(ctx, quietLogger{log.G(ctx)}), c.workers) })
 	return group.Wait()
 }
 
