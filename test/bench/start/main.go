@@ -124,7 +124,7 @@ func (b *benchmark) starts(ctx context.Context, rounds int) (string, error) {
 	}
 	base := bench.Median(took["kubelet"])
 	var s strings.Builder
-	fmt.Fprintf(&s, "## Start of a pod (`make bench-start`)\n\n%s, %d pods of each kind, one after another in turn. From the API's answer to the\ncreation to the first status with a running application container, as a watch sees it. Images are present.\n\n", time.Now().UTC().Format("2006-01-02"), rounds)
+	fmt.Fprintf(&s, "## Start of a pod (`make bench-start`)\n\n%s, %d pods of each kind, one after another in turn. From the request that\ncreates it to the first status with a running application container, as a watch sees it. Images are present.\n\n", time.Now().UTC().Format("2006-01-02"), rounds)
 	fmt.Fprintf(&s, "| | median ms | p99 ms | median as a ratio to (c) |\n|---|---|---|---|\n")
 	for _, k := range kinds() {
 		m := bench.Median(took[k.key])
