@@ -2,7 +2,9 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -83,12 +85,23 @@ func (s *session) ping(ctx context.Context) (a *agent, serving bool) {
 func (s *session) killAgent(a *agent) {
 	s.log.Error("the agent does not answer and is killed")
 	if a.process != nil {
-		if err := unix.PidfdSendSignal(int(a.process.Fd()), unix.SIGKILL, nil, 0); err != nil {
+		if err := kill(a.process); err != nil {
 			s.log.WithError(err).Warn("kill the agent")
 		}
 	}
 	a.conn.Close()
 	s.b.emit(s, Event{Reason: ClientHung, Cause: "agent hung", Message: "the volume's sidecar does not answer and is killed"})
+}
+
+// kill kills the process of a pidfd. Whoever talks to the agent closes that file at any time, so its number is used only while it is held.
+func kill(process *os.File) error {
+	raw, err := process.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	return errors.Join(err, sent)
 }
 
 // onPong: the agent lives. If its client does not, the client is replaced.

@@ -88,10 +88,15 @@ func (l *load) finish() {
 func runLoad(dir string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var l workers
+	// Files are created before the first kill: a create must not be repeated, and on an old kernel it would have to be.
+	file := func(i int) {
+		w := newFileWork(dir, i)
+		l.running.Go(func() { l.run(ctx, "file", w) })
+	}
 	for i := range 2 {
-		l.running.Go(func() { l.run(ctx, "file", newFileWork(dir, i)) })
+		file(i)
 		if len(os.Args) > 1 && os.Args[1] == filesOnly {
-			l.running.Go(func() { l.run(ctx, "file", newFileWork(dir, i+2)) })
+			file(i + 2)
 			continue
 		}
 		l.running.Go(func() { l.run(ctx, "names", newNameWork(dir, i)) })
