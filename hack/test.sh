@@ -21,7 +21,8 @@ juicefs() {
   (cd mount/clients/juicefs && go test -timeout 15m -tags "$tags" ./...)
 }
 
-e2e() { go test -v -count=1 -timeout 40m ./test/e2e -ginkgo.v -ginkgo.show-node-events=false "${E2E_ARGS[@]}"; }
+# The machines are shared and noisy: a spec that fails is tried once more, and reported as flaked if it passes then.
+e2e() { go test -v -count=1 -timeout 40m ./test/e2e -ginkgo.v -ginkgo.flake-attempts=2 "${E2E_ARGS[@]}"; }
 
 read -ra E2E_ARGS <<<"${E2E_ARGS:-}"
 for part in "${@:?usage: hack/test.sh unit|juicefs|e2e...}"; do
