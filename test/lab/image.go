@@ -18,6 +18,8 @@ type ProgramImage struct {
 	Package string
 	// Programs are names of programs that are in PATH here; they are in /usr/bin there, with the libraries that they are linked to.
 	Programs []string
+	// Files are further files, as "source:target".
+	Files []string
 	// Links are symbolic links, as "target:name".
 	Links []string
 }
@@ -39,7 +41,7 @@ func (i ProgramImage) Push(ctx context.Context, l *Lab) error {
 	}
 	args := []string{"image", "build", "--name", i.Name, "--tar", tar, "--env", "PATH=/usr/bin:/bin", "--dir", "/tmp:1777",
 		"--file", program + ":/" + filepath.Base(i.Package) + ":0755"}
-	for _, f := range files {
+	for _, f := range append(files, i.Files...) {
 		args = append(args, "--file", f)
 	}
 	for _, link := range i.Links {

@@ -1,5 +1,5 @@
-// Command io measures reads, writes and names in four places side by side: a pod with a JuiceFS volume, stock JuiceFS mounted on this
-// host, a pod with a passthrough volume, and a plain directory. All data lies in memory, so that no disk is measured. It writes a section
+// Command io measures reads, writes and names in four pods side by side: with a JuiceFS volume, with stock JuiceFS in the pod itself,
+// with a passthrough volume, and with a plain directory. All data lies in memory, so that no disk is measured. It writes a section
 // of docs/benchmarks.md.
 package main
 
@@ -53,7 +53,6 @@ func run(ctx context.Context, rounds int, stock, out string) (err error) {
 		err = errors.Join(err, l.Stop(ending))
 	}()
 	b := &benchmark{lab: l, memory: memory, stock: stock}
-	defer func() { err = errors.Join(err, b.end()) }()
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
@@ -66,20 +65,26 @@ func run(ctx context.Context, rounds int, stock, out string) (err error) {
 	return bench.Write(out, "bench-io", report)
 }
 
-// measure runs all places in turn, so that a noisy minute hits all of them.
+// measure takes each step in all places before the next one, so that a noisy minute hits all of them, and turns the order round each time.
 func (b *benchmark) measure(ctx context.Context, rounds int) (*results, error) {
+	steps, err := b.steps(ctx)
+	if err != nil {
+		return nil, err
+	}
 	all := newResults()
 	for round := range rounds {
-		places := b.places()
+		order := slices.Clone(places)
 		if round%2 == 1 {
-			slices.Reverse(places)
+			slices.Reverse(order)
 		}
-		for _, p := range places {
-			figures, err := p.measure(ctx)
-			if err != nil {
-				return nil, fmt.Errorf("measure %s: %w", p.name, err)
+		for _, step := range steps {
+			for _, place := range order {
+				figures, err := b.take(ctx, place, step)
+				if err != nil {
+					return nil, fmt.Errorf("measure %s: %w", place, err)
+				}
+				all.add(place, figures)
 			}
-			all.add(p.name, figures)
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, rounds)
 	}

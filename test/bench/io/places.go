@@ -3,17 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/sidemount/sidemount/test/lab"
 )
@@ -29,6 +25,8 @@ const (
 // clientOptions are those of both JuiceFS clients. Blocks are cached in memory, because one place has no other cache.
 var clientOptions = []string{"cache-dir=memory", "cache-size=256", "buffer-size=128"}
 
+const imageName = "bench/load:1"
+
 // figure is what load measured.
 type figure struct {
 	Name  string  `json:"name"`
@@ -36,51 +34,35 @@ type figure struct {
 	Value float64 `json:"value"`
 }
 
-// place is where load runs.
-type place struct {
-	name    string
-	measure func(ctx context.Context) ([]figure, error)
-}
-
 type benchmark struct {
 	lab    *lab.Lab
 	memory *memory
-	// stock is the program of stock JuiceFS, load the one that measures.
-	stock, load string
-	mount       *stockMount
+	// stock is the program of stock JuiceFS.
+	stock string
 }
 
 const namespace = "bench-io"
 
-var image = lab.ProgramImage{Name: "bench/load:1", Package: "test/bench/io/load", Programs: []string{"fio"}}
+// places are pods in the order of the table. All four are pods, so that they get the same share of a busy machine.
+var places = []string{ours, theirs, passthrough, native}
 
-// places are in the order of the table.
-func (b *benchmark) places() []place {
-	return []place{
-		{ours, func(ctx context.Context) ([]figure, error) { return b.inPod(ctx, ours) }},
-		{theirs, func(ctx context.Context) ([]figure, error) { return b.onHost(ctx, b.mount.point) }},
-		{passthrough, func(ctx context.Context) ([]figure, error) { return b.inPod(ctx, passthrough) }},
-		{native, func(ctx context.Context) ([]figure, error) { return b.onHost(ctx, b.memory.path(native)) }},
-	}
+// steps are what load can measure.
+func (b *benchmark) steps(ctx context.Context) ([]string, error) {
+	out, err := b.exec(ctx, native, "steps")
+	return strings.Split(strings.TrimSpace(out), "\n"), err
 }
 
-func (b *benchmark) inPod(ctx context.Context, pod string) ([]figure, error) {
-	out, err := b.lab.Kubectl(ctx, "exec", "-n", namespace, pod, "--", "/load", "measure", "/data")
+// take takes a step in a place.
+func (b *benchmark) take(ctx context.Context, place, step string) ([]figure, error) {
+	out, err := b.exec(ctx, place, "measure", "/data", step)
 	if err != nil {
 		return nil, err
 	}
 	return parse([]byte(out))
 }
 
-func (b *benchmark) onHost(ctx context.Context, dir string) ([]figure, error) {
-	cmd := exec.CommandContext(ctx, b.load, "measure", dir)
-	var errs strings.Builder
-	cmd.Stderr = &errs
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()))
-	}
-	return parse(out)
+func (b *benchmark) exec(ctx context.Context, place string, args ...string) (string, error) {
+	return b.lab.Kubectl(ctx, append([]string{"exec", "-n", namespace, place, "--", "/load"}, args...)...)
 }
 
 func parse(out []byte) ([]figure, error) {
@@ -93,27 +75,23 @@ func parse(out []byte) ([]figure, error) {
 
 // prepare makes all four places.
 func (b *benchmark) prepare(ctx context.Context) error {
-	b.load = b.memory.path("load")
-	if err := b.lab.BuildProgram(ctx, image.Package, b.load); err != nil {
+	stock, err := filepath.Abs(b.stock)
+	if err != nil {
 		return err
 	}
+	image := lab.ProgramImage{Name: imageName, Package: "test/bench/io/load", Programs: []string{"fio"}, Files: []string{stock + ":/juicefs"}}
 	if err := image.Push(ctx, b.lab); err != nil {
 		return err
 	}
 	if err := b.makeNamespace(ctx); err != nil {
 		return err
 	}
-	for _, name := range []string{ours, passthrough} {
+	for _, name := range places {
 		if err := b.startPod(ctx, name); err != nil {
 			return fmt.Errorf("pod %s: %w", name, err)
 		}
 	}
-	if err := os.Mkdir(b.memory.path(native), 0o755); err != nil {
-		return err
-	}
-	var err error
-	b.mount, err = mountStock(ctx, b.stock, b.memory.path(theirs))
-	return err
+	return nil
 }
 
 func (b *benchmark) makeNamespace(ctx context.Context) error {
@@ -127,41 +105,14 @@ func (b *benchmark) makeNamespace(ctx context.Context) error {
 	})
 }
 
-// startPod makes a volume in memory, and a pod that waits to be measured in.
-func (b *benchmark) startPod(ctx context.Context, name string) error {
-	files, err := b.volume(name)
-	if err != nil {
-		return err
-	}
-	if err := files.Create(ctx, b.lab); err != nil {
-		return err
-	}
-	const user = 65534 // whose a passthrough client's files are
-	pod := lab.Pod(name, "", lab.Claim(name), lab.Change(func(p *corev1.Pod) {
-		p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr.To(int64(user)), RunAsGroup: ptr.To(int64(user))}
-		p.Spec.Containers[0].Image = image.Name
-		p.Spec.Containers[0].Command = []string{"/load", "idle"}
-	}))
-	pods := b.lab.Client.CoreV1().Pods(namespace)
-	if _, err := pods.Create(ctx, pod, metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	return until(ctx, "pod "+name, func() (bool, error) {
-		p, err := pods.Get(ctx, name, metav1.GetOptions{})
-		return err == nil && p.Status.Phase == corev1.PodRunning, err
-	})
-}
-
 // volume is a volume of the lab, but with its data in memory.
 func (b *benchmark) volume(name string) (*lab.FileSystem, error) {
 	dir := b.memory.path(name)
-	if err := errors.Join(os.Mkdir(dir, 0o755), os.Chown(dir, 65534, 65534)); err != nil {
-		return nil, err
-	}
 	if name == passthrough {
 		files, err := lab.Passthrough(namespace, name)
 		if err == nil {
 			files.PV.Spec.CSI.VolumeAttributes["path"] = dir
+			files.PV.Spec.CSI.VolumeAttributes["juicefs/mount-cpu-request"] = sidecarShare
 		}
 		return files, err
 	}
@@ -169,24 +120,13 @@ func (b *benchmark) volume(name string) (*lab.FileSystem, error) {
 	if err != nil {
 		return nil, err
 	}
+	files.PV.Spec.CSI.VolumeAttributes["juicefs/mount-cpu-request"] = sidecarShare
 	files.Secret.StringData["metaurl"] = "sqlite3://" + filepath.Join(dir, "meta.db")
 	files.Secret.StringData["bucket"] = filepath.Join(dir, "bucket") + "/"
 	files.Secret.StringData["format-options"] = "trash-days=0"
 	files.PV.Spec.CSI.VolumeAttributes["juicefs/host-path"] = dir
 	files.PV.Spec.MountOptions = clientOptions
 	return files, nil
-}
-
-// end gives back what prepare has made outside of the cluster.
-func (b *benchmark) end() error {
-	var err error
-	if b.mount != nil {
-		err = b.mount.end()
-	}
-	for _, name := range []string{ours, passthrough} {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(lab.Data, namespace+"-"+name)))
-	}
-	return err
 }
 
 // until polls once every 100 ms for at most a minute.

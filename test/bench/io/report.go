@@ -28,12 +28,26 @@ func (r *results) add(place string, figures []figure) {
 }
 
 // median of what was measured at a place; 0 for nothing.
-func (r *results) median(name, place string) float64 {
-	all := slices.Sorted(slices.Values(r.values[name][place]))
+func (r *results) median(name, place string) float64 { return middle(r.values[name][place]) }
+
+// ratio is the median of the rounds' own ratios. What was measured seconds apart on a disturbed machine can be compared, medians of minutes
+// less so.
+func (r *results) ratio(name, place, to string) float64 {
+	var all []float64
+	others := r.values[name][to]
+	for i, v := range r.values[name][place] {
+		if i < len(others) && others[i] > 0 {
+			all = append(all, v/others[i])
+		}
+	}
+	return middle(all)
+}
+
+func middle(all []float64) float64 {
 	if len(all) == 0 {
 		return 0
 	}
-	return all[len(all)/2]
+	return slices.Sorted(slices.Values(all))[len(all)/2]
 }
 
 // spread is the largest figure to the smallest, over all places: how far to trust a ratio.
@@ -51,25 +65,18 @@ func (r *results) spread(name string) float64 {
 func (r *results) report(rounds int) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "## Reads, writes and names (`make bench-io`)\n\n")
-	fmt.Fprintf(&s, "%s, Linux %s, medians of %d rounds; each round measures all places in turn. All data, JuiceFS's metadata (SQLite)\n"+
-		"and objects (a directory) lie in memory. Both JuiceFS clients are of version 1.3.1 with the options `%s`.\nThe passthrough client "+
+	fmt.Fprintf(&s, "%s, Linux %s, medians of %d rounds. In each round every row is measured in all four places right after each other,\n"+
+		"and a ratio is the median of the rounds' ratios. All data, JuiceFS's metadata (SQLite) and objects (a directory) lie in memory. Both JuiceFS clients are of version 1.3.1 with the options `%s`.\nThe passthrough client "+
 		"does not use FUSE passthrough: every read goes through it.\n\n", time.Now().UTC().Format("2006-01-02"), release(), rounds, strings.Join(clientOptions, ","))
-	fmt.Fprintf(&s, "- (a) in a pod, through Sidemount's JuiceFS client\n- (b) on the host, stock `juicefs mount`\n"+
-		"- (c) in a pod, through Sidemount's passthrough client\n- (d) on the host, the directory itself\n\n")
+	fmt.Fprintf(&s, "Four pods on the virtual node, with the same share of the processor:\n\n- (a) a JuiceFS volume, served by Sidemount's sidecar\n"+
+		"- (b) stock `juicefs mount` in the pod's own privileged container\n- (c) a passthrough volume, served by Sidemount's sidecar\n- (d) a hostPath volume\n\n")
 	fmt.Fprintf(&s, "| | unit | (a) | (b) | (a)/(b) | (c) | (d) | (c)/(d) | spread |\n|---|---|---|---|---|---|---|---|---|\n")
 	for _, f := range r.order {
 		a, b, c, d := r.median(f.Name, ours), r.median(f.Name, theirs), r.median(f.Name, passthrough), r.median(f.Name, native)
-		fmt.Fprintf(&s, "| %s | %s | %.0f | %.0f | %.2f | %.0f | %.0f | %.2f | %.1f |\n", f.Name, f.Unit, a, b, ratio(a, b), c, d, ratio(c, d), r.spread(f.Name))
+		fmt.Fprintf(&s, "| %s | %s | %.0f | %.0f | %.2f | %.0f | %.0f | %.2f | %.1f |\n", f.Name, f.Unit, a, b, r.ratio(f.Name, ours, theirs), c, d, r.ratio(f.Name, passthrough, native), r.spread(f.Name))
 	}
 	fmt.Fprintf(&s, "\nSpread is the largest figure of a row to the smallest one of the same place: how much the machine was disturbed.\n")
 	return s.String()
-}
-
-func ratio(a, b float64) float64 {
-	if b == 0 {
-		return 0
-	}
-	return a / b
 }
 
 func release() string {

@@ -5,9 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 )
 
@@ -40,20 +38,15 @@ var jobs = []job{
 func writeRate(_, w fioFigures) float64 { return w.Bytes / mega }
 func readRate(r, _ fioFigures) float64  { return r.Bytes / mega }
 
-func throughput(ctx context.Context, dir string) ([]figure, error) {
-	const name = "throughput"
-	defer os.Remove(filepath.Join(dir, name))
-	var all []figure
-	for _, j := range jobs {
-		args := append([]string{"--name=job", "--directory=" + dir, "--filename=" + name, "--size=128m", "--ioengine=psync", "--thread",
-			"--fallocate=none", "--output-format=json"}, j.args...)
-		value, err := j.run(ctx, args)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", j.name, err)
-		}
-		all = append(all, figure{j.name, j.unit, value})
+// measure runs the job. The file stays for the jobs that read it.
+func (j job) measure(ctx context.Context, dir string) ([]figure, error) {
+	args := append([]string{"--name=job", "--directory=" + dir, "--filename=throughput", "--size=128m", "--ioengine=psync", "--thread",
+		"--fallocate=none", "--output-format=json"}, j.args...)
+	value, err := j.run(ctx, args)
+	if err != nil {
+		return nil, err
 	}
-	return all, nil
+	return []figure{{j.name, j.unit, value}}, nil
 }
 
 func (j job) run(ctx context.Context, args []string) (float64, error) {
