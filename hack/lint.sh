@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 BIN=${BIN:-$PWD/.cache/bin}
 mkdir -p "$BIN"
+# The JuiceFS engine is checked with cgo.
+command -v gcc >/dev/null || hack/preflight.sh
 if [ ! -x "$BIN/golangci-lint" ] || [ hack/tools/go.sum -nt "$BIN/golangci-lint" ]; then
   echo "lint: building golangci-lint (first time: minutes)" >&2
   go build -C hack/tools -o "$BIN/golangci-lint" github.com/golangci/golangci-lint/v2/cmd/golangci-lint
