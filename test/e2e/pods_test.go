@@ -223,4 +223,27 @@ var _ = Describe("A pod on the virtual node", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(ns.succeeds(ctx, "imageless")).To(Equal("hello\n"))
 	}, SpecTimeout(2*patience))
+
+	It("pulls a private image with the pod's secret, and not without", func(ctx SpecContext) {
+		state, err := cluster.State()
+		Expect(err).NotTo(HaveOccurred())
+		registry := state.AuthRegistry
+		image, tar := registry.Address+"/private/busybox:1", path.Join(GinkgoT().TempDir(), "private.tar")
+		_, err = cluster.Cluster(ctx, "image", "build", "--name", image, "--tar", tar,
+			"--file", "/bin/busybox:/bin/busybox:0755", "--link", "busybox:/bin/sh")
+		Expect(err).NotTo(HaveOccurred())
+		_, err = cluster.Cluster(ctx, "image", "push", "--name", cluster.Name, "--auth", tar)
+		Expect(err).NotTo(HaveOccurred())
+
+		private := lab.Change(func(p *corev1.Pod) { p.Spec.Containers[0].Image = image })
+		ns.create(ctx, lab.Pod("stranger", "echo in", private))
+		Eventually(ns.events).WithArguments(ctx, "stranger").WithContext(ctx).Should(ContainElement(ContainSubstring("Failed to pull image")))
+		_, err = cluster.Kubectl(ctx, "create", "secret", "docker-registry", "-n", ns.name, "pull",
+			"--docker-server="+registry.Address, "--docker-username="+registry.Username, "--docker-password="+registry.Password)
+		Expect(err).NotTo(HaveOccurred())
+		ns.create(ctx, lab.Pod("member", "echo in", private, lab.Change(func(p *corev1.Pod) {
+			p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pull"}}
+		})))
+		Expect(ns.succeeds(ctx, "member")).To(Equal("in\n"))
+	}, SpecTimeout(2*patience))
 })
