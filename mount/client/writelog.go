@@ -56,6 +56,7 @@ type WriteLog struct {
 	nodes map[uint64][]*Record
 	freed chan struct{} // closed when room has been made
 	spare uint64        // high-water mark of the ring since its pages were given back
+	used  bool          // since the last Rest
 }
 
 // Record is one logged write.
@@ -134,6 +135,17 @@ func (l *WriteLog) Freed() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.freed
+}
+
+// Rest is to be called every few seconds. It gives the pages of a log that was empty all the time since the last call back to the system. A
+// log in use keeps them: to get a page again costs several times what it costs to fill it.
+func (l *WriteLog) Rest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.order) == 0 && !l.used {
+		l.release()
+	}
+	l.used = false
 }
 
 // MaxData is the largest write that the log takes.
@@ -298,7 +310,7 @@ func (l *WriteLog) reserve(node uint64, offset int64, length uint32) (*Record, e
 	r := &Record{Node: node, Offset: offset, at: head, length: length, born: time.Now()}
 	l.putHeader(head, stateFree, length, node, offset)
 	atomic.StoreUint64(l.word(2), head+need)
-	l.spare = max(l.spare, min(size, head%size+need))
+	l.spare, l.used = max(l.spare, min(size, head%size+need)), true
 	l.order = append(l.order, r)
 	l.nodes[node] = append(l.nodes[node], r)
 	return r, nil
@@ -348,8 +360,8 @@ func (l *WriteLog) forget(node uint64) {
 	l.nodes[node] = live
 }
 
-// reclaim moves the tail over dead records. An empty log starts again at the ring's beginning and gives its pages back, so
-// that it costs memory only while there is something in it. mu is held.
+// reclaim moves the tail over dead records. An empty log starts again at the ring's beginning, on pages that are there already. mu
+// is held.
 func (l *WriteLog) reclaim() {
 	n := 0
 	for n < len(l.order) && l.order[n].dead {
@@ -371,7 +383,7 @@ func (l *WriteLog) reclaim() {
 	start := (l.head() + size - 1) / size * size
 	atomic.StoreUint64(l.word(3), start)
 	atomic.StoreUint64(l.word(2), start)
-	l.release()
+	l.used = true
 }
 
 // scan rebuilds the index from the memory.

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// releaseAbove is how much of the ring must have been used before an empty log gives its pages back: a small file's write
-// and flush should not cost a system call.
+// releaseAbove is how much of the ring must have been used before an empty log gives its pages back: less is not worth a system
+// call.
 const releaseAbove = 1 << 20
 
 // release gives the ring's pages back to the system. They read as zero afterwards, which an empty log allows. It is only

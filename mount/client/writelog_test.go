@@ -212,7 +212,7 @@ func TestWriteLogFindsABrokenRecord(t *testing.T) {
 	}
 }
 
-func TestWriteLogGivesItsMemoryBackWhenEmpty(t *testing.T) {
+func TestWriteLogGivesItsMemoryBackWhenIdle(t *testing.T) {
 	mem := sharedMemory(t, 8<<20)
 	l, err := OpenWriteLog(mem)
 	if err != nil {
@@ -221,9 +221,17 @@ func TestWriteLogGivesItsMemoryBackWhenEmpty(t *testing.T) {
 	for i := range 4 {
 		l.Applied(mustAppend(t, l, 1, int64(i)<<20, bytes.Repeat([]byte{0xff}, 1<<20)))
 	}
-	l.Begin(1).Done()
+	flushing := l.Begin(1)
+	l.Rest()
+	l.Rest()
+	flushing.Done()
+	l.Rest() // it was used since the last one
+	if n := residentPages(t, mem); n < 1024 {
+		t.Errorf("%d pages are resident while the log is in use, want those of 4 MiB", n)
+	}
+	l.Rest()
 	if n := residentPages(t, mem); n > 4 {
-		t.Errorf("%d pages are resident after the flush, want almost none", n)
+		t.Errorf("%d pages are resident in an idle log, want almost none", n)
 	}
 	if got := replayed(t, mem); len(got) != 0 {
 		t.Errorf("replay gives %d records of an empty log", len(got))

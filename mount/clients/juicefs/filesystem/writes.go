@@ -124,6 +124,7 @@ func (fs *FileSystem) flushOld(ctx context.Context) {
 		case <-ticker.C:
 		}
 		fs.settleAll(fs.writes.OlderThan(flushAge))
+		fs.writes.Rest()
 	}
 }
 
