@@ -112,7 +112,7 @@ var _ = Describe("Volumes of files", func() {
 		Eventually(n.failed).Should(Receive(MatchError(ContainSubstring(`secret "creds" not found`))))
 		Expect(read(dir)).To(HaveKeyWithValue("user", "644 ann"))
 		n.api.change(func() { n.api.secrets["creds"] = map[string][]byte{"user": []byte("bob")} })
-		Eventually(func() map[string]string { return read(dir) }).Should(Equal(map[string]string{"user": "644 bob"}))
+		Eventually(look).WithArguments(dir).Should(Equal(map[string]string{"user": "644 bob"}))
 	})
 
 	It("should update labels and annotations on modification", func(ctx SpecContext) {

@@ -221,16 +221,27 @@ func hostPath(name, path string, t corev1.HostPathType) corev1.Volume {
 // read returns "mode content" of each visible file by its path.
 func read(dir string) map[string]string {
 	GinkgoHelper()
+	got, err := look(dir)
+	Expect(err).NotTo(HaveOccurred())
+	return got
+}
+
+// look reads like read, but while the volume changes: what it was about to read may have been replaced.
+func look(dir string) (map[string]string, error) {
 	got := map[string]string{}
 	entries, err := os.ReadDir(dir)
-	Expect(err).NotTo(HaveOccurred())
+	if err != nil {
+		return nil, err
+	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), "..") {
 			continue
 		}
 		real, err := filepath.EvalSymlinks(filepath.Join(dir, e.Name()))
-		Expect(err).NotTo(HaveOccurred())
-		Expect(filepath.WalkDir(real, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil, err
+		}
+		err = filepath.WalkDir(real, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return err
 			}
@@ -241,9 +252,12 @@ func read(dir string) map[string]string {
 			data, err := os.ReadFile(path)
 			got[e.Name()+strings.TrimPrefix(path, real)] = fmt.Sprintf("%o %s", info.Mode().Perm(), data)
 			return err
-		})).To(Succeed())
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
-	return got
+	return got, nil
 }
 
 func stat(path string) (mode fs.FileMode, uid, gid uint32) {
