@@ -100,9 +100,9 @@ var _ = Describe("Volumes of files", func() {
 			n.api.configMaps["conf"] = map[string]string{"none": "now"}
 			delete(n.api.secrets, "creds")
 		})
-		Eventually(func() map[string]string { return read(mounts["later"].HostPath) }).Should(HaveKeyWithValue("new", "644 x"))
-		Eventually(func() map[string]string { return read(mounts["conf"].HostPath) }).Should(Equal(map[string]string{"none": "644 now"}))
-		Eventually(func() map[string]string { return read(mounts["creds"].HostPath) }).Should(BeEmpty())
+		Eventually(look).WithArguments(mounts["later"].HostPath).Should(HaveKeyWithValue("new", "644 x"))
+		Eventually(look).WithArguments(mounts["conf"].HostPath).Should(Equal(map[string]string{"none": "644 now"}))
+		Eventually(look).WithArguments(mounts["creds"].HostPath).Should(BeEmpty())
 	})
 
 	It("keeps what it shows when a mandatory object vanishes, says so, and recovers by itself", func(ctx SpecContext) {
