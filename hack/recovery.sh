@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: N=100 SEED=... hack/recovery.sh
+# Usage: [N=100] [SEED=...] [KINDS=client,oom,agent,stop,node] hack/recovery.sh [-doc docs/recovery.md]
 # Kills clients, agents and the node's process at random below applications that notice everything; fails if one of them did.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,4 +16,4 @@ go build -o .cache/recovery-harness ./test/recovery
 args=(-n "${N:-100}")
 if [ -n "${SEED:-}" ]; then args+=(-seed "$SEED"); fi
 if [ -n "${KINDS:-}" ]; then args+=(-kinds "$KINDS"); fi
-exec .cache/recovery-harness "${args[@]}"
+exec .cache/recovery-harness "${args[@]}" "$@"

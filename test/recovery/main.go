@@ -12,6 +12,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/sidemount/sidemount/test/bench"
 )
 
 func main() {
@@ -23,6 +25,7 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "`number` that decides which, when and what; a run prints its own")
 	flag.StringVar(&o.out, "out", ".cache/recovery.json", "`file` for the result")
 	flag.StringVar(&o.traces, "traces", ".cache/recovery", "`directory` for what explains a failure")
+	flag.StringVar(&o.doc, "doc", "", "Markdown `file` to write the table into (default: none)")
 	flag.Func("kinds", "kinds of kills, separated by commas (default: all)", o.setKinds)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -40,6 +43,7 @@ type options struct {
 	kills       int
 	seed        uint64
 	out, traces string
+	doc         string
 	kinds       []kind
 }
 
@@ -65,5 +69,9 @@ func run(ctx context.Context, o options) (err error) {
 	err = errors.Join(err, t.finish(ctx))
 	r := t.result()
 	fmt.Print(r.table())
-	return errors.Join(err, r.write(o.out), r.verdict())
+	err = errors.Join(err, r.write(o.out), r.verdict())
+	if err == nil && o.doc != "" {
+		err = bench.Write(o.doc, "recovery", r.section())
+	}
+	return err
 }

@@ -166,6 +166,11 @@ func (r *result) table() string {
 	return b.String()
 }
 
+// section is the result for a document.
+func (r *result) section() string {
+	return fmt.Sprintf("`make recovery N=%d SEED=%d`, %s:\n\n```\n%s\n```", r.Wanted, r.Seed, r.Date.Format("2006-01-02"), strings.TrimSpace(r.table()))
+}
+
 func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {
