@@ -22,7 +22,10 @@ func (f *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) f
 
 func (f *FS) attributes(fd int, node uint64, out *fuse.AttrOut) fuse.Status {
 	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st); err != nil {
+	f.modes.RLock()
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st)
+	f.modes.RUnlock()
+	if err != nil {
 		return status(err)
 	}
 	out.AttrValid = validity
@@ -70,10 +73,12 @@ func (f *FS) setMode(place *os.File, in *fuse.SetAttrIn) error {
 	if !ok {
 		return nil
 	}
+	f.modes.Lock()
+	defer f.modes.Unlock()
 	return unix.Chmod(procPath(place), mode)
 }
 
-func (f *FS) setSize(place *os.File, in *fuse.SetAttrIn) error {
+func (f *FS) setSize(_ *os.File, in *fuse.SetAttrIn) error {
 	size, ok := in.GetSize()
 	if !ok {
 		return nil
@@ -83,7 +88,12 @@ func (f *FS) setSize(place *os.File, in *fuse.SetAttrIn) error {
 			return unix.Ftruncate(int(file.Fd()), int64(size))
 		}
 	}
-	return unix.Truncate(procPath(place), int64(size))
+	file, err := f.reach(in.NodeId, unix.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return unix.Ftruncate(int(file.Fd()), int64(size))
 }
 
 func (f *FS) setTimes(place *os.File, in *fuse.SetAttrIn) error {

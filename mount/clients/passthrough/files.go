@@ -65,7 +65,7 @@ func (f *FS) file(fh, node uint64, flags uint32) (*os.File, error) {
 	if file := f.files.get(fh); file != nil {
 		return file, nil
 	}
-	file, err := f.open(node, int(flags)&reopenable)
+	file, err := f.reach(node, int(flags)&reopenable)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func (f *FS) anyFile(fh, node uint64) (*os.File, error) {
 	if file := f.files.get(fh); file != nil {
 		return file, nil
 	}
-	file, err := f.open(node, unix.O_RDWR)
+	file, err := f.reach(node, unix.O_RDWR)
 	if err == unix.EACCES || err == unix.EROFS || err == unix.EPERM || err == unix.ETXTBSY {
 		file, err = f.open(node, unix.O_RDONLY)
 	}
@@ -91,7 +91,7 @@ func (f *FS) anyFile(fh, node uint64) (*os.File, error) {
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	f.removal.RLock()
 	defer f.removal.RUnlock()
-	file, err := f.open(in.NodeId, int(in.Flags)&reopenable)
+	file, err := f.reach(in.NodeId, int(in.Flags)&reopenable)
 	if err != nil {
 		return status(err)
 	}

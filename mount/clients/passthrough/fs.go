@@ -39,6 +39,7 @@ type FS struct {
 	full   sync.Once
 	// removal is held by whoever takes a name away, from looking whether the file is open until the name is gone; those who open hold it for reading.
 	removal sync.RWMutex
+	modes   modes
 }
 
 // New opens the directory that a volume describes. The caller serves it with package client.
@@ -76,6 +77,7 @@ func (f *FS) Init(*fuse.Server) {
 	f.table = openTable(f.keep.Memory())
 	f.files.init(f.epoch())
 	f.hidden.init(f)
+	f.restoreMode()
 }
 
 // epoch counts the clients of the session, so that their file handles differ.
@@ -140,7 +142,10 @@ func (f *FS) entry(dir int, parent uint64, name string, out *fuse.EntryOut) fuse
 		return fuse.ENOENT
 	}
 	var st unix.Statx_t
-	if err := unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st); err != nil {
+	f.modes.RLock()
+	err := unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
+	f.modes.RUnlock()
+	if err != nil {
 		return status(err)
 	}
 	if unix.Mkdev(st.Dev_major, st.Dev_minor) != f.device {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -129,4 +130,80 @@ func inode(t *testing.T, dir, name string) uint64 {
 		t.Fatal(err)
 	}
 	return st.Ino
+}
+
+// TestHandleOfAFileThatMayNotBeOpenedAgain: a file may forbid its owner what he does through a handle that he has already.
+func TestHandleOfAFileThatMayNotBeOpenedAgain(t *testing.T) {
+	for _, mode := range []uint32{0o444, 0} {
+		t.Run(fmt.Sprintf("mode %o", mode), func(t *testing.T) {
+			withoutOverride(t)
+			dir, m := t.TempDir(), newMemory()
+			before := newClient(t, dir, m)
+			node, fh := create(t, before, "file")
+			h := fuse.InHeader{NodeId: node}
+			change := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: h, Valid: fuse.FATTR_MODE, Mode: mode}}
+			if s := before.SetAttr(nil, &change, &fuse.AttrOut{}); s != fuse.OK {
+				t.Fatal(s)
+			}
+			after := newClient(t, dir, m)
+			truncate := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: h, Valid: fuse.FATTR_SIZE | fuse.FATTR_FH, Fh: fh, Size: 10}}
+			if s := after.SetAttr(nil, &truncate, &fuse.AttrOut{}); s != fuse.OK {
+				t.Errorf("truncate: %v", s)
+			}
+			if _, s := after.Write(nil, &fuse.WriteIn{InHeader: h, Fh: fh, Flags: unix.O_RDWR}, []byte("more")); s != fuse.OK {
+				t.Errorf("write: %v", s)
+			}
+			if _, s := after.Read(nil, &fuse.ReadIn{InHeader: h, Fh: fh, Flags: unix.O_RDWR, Size: 4}, make([]byte, 4)); s != fuse.OK {
+				t.Errorf("read: %v", s)
+			}
+			if got := modeOf(t, dir, "file"); got != mode {
+				t.Errorf("the file has mode %o, want %o", got, mode)
+			}
+		})
+	}
+}
+
+func TestNextClientGivesAFileItsModeBack(t *testing.T) {
+	dir, m := t.TempDir(), newMemory()
+	before := newClient(t, dir, m)
+	node, _ := create(t, before, "file")
+	// The client dies in the middle of reach.
+	if err := before.keepMode(node, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	newClient(t, dir, m)
+	if got := modeOf(t, dir, "file"); got != 0o400 {
+		t.Errorf("the file has mode %o, want 400", got)
+	}
+	if err := os.Chmod(filepath.Join(dir, "file"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	newClient(t, dir, m)
+	if got := modeOf(t, dir, "file"); got != 0o640 {
+		t.Errorf("the file has mode %o, want 640: a mode was given back twice", got)
+	}
+}
+
+func modeOf(t *testing.T, dir, name string) uint32 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Mode & 0o7777
+}
+
+// withoutOverride makes the test's thread obey modes, as a sidecar's client has to.
+func withoutOverride(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread() // and never unlocks it: the thread ends with the test
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		t.Fatal(err)
+	}
+	sets[0].Effective &^= 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH
+	if err := unix.Capset(&header, &sets[0]); err != nil {
+		t.Fatal(err)
+	}
 }
