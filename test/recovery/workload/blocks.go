@@ -17,6 +17,9 @@ type blocks struct {
 	// file reads through the kernel's page cache, past does not: what only the cache still has is lost for everybody else.
 	file, past *file
 	content    []byte
+	// mode is what the file is made with, later what it gets once it is open. They decide who may open it, and not what may be done with it by those
+	// who have it open.
+	mode, later uint32
 }
 
 const (
@@ -27,11 +30,13 @@ const (
 
 func (w *blocks) start() (err error) {
 	name := w.path("data")
-	if w.file, err = w.open(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL); err != nil {
+	if w.file, err = w.openMode(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, w.mode); err != nil {
 		return err
 	}
-	w.past, err = w.open(name, unix.O_RDONLY|unix.O_DIRECT)
-	return err
+	if w.past, err = w.open(name, unix.O_RDONLY|unix.O_DIRECT); err != nil || w.later == w.mode {
+		return err
+	}
+	return w.file.chmod(w.later)
 }
 
 // round is a burst of changes that nobody reads or syncs in between, and then one look at it.
@@ -109,6 +114,9 @@ func (w *blocks) finish() error {
 	}
 	if err == nil && size > 0 {
 		err = w.read(w.past.direct, 0, len(w.content))
+	}
+	if err == nil {
+		err = w.file.chmod(w.mode) // so that it can be read when all is over
 	}
 	if err := errors.Join(err, w.file.close(), w.past.close()); err != nil {
 		return err

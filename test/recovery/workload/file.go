@@ -16,13 +16,18 @@ type file struct {
 }
 
 func (s *scene) open(name string, flags int) (*file, error) {
+	return s.openMode(name, flags, 0o644)
+}
+
+// openMode makes a file with a mode of its own.
+func (s *scene) openMode(name string, flags int, mode uint32) (*file, error) {
 	f := &file{s: s, fd: -1, name: name}
 	class := "open"
 	if flags&unix.O_CREAT != 0 {
 		class = "create"
 	}
 	err := s.do(class, func() (err error) {
-		f.fd, err = unix.Open(name, flags|unix.O_CLOEXEC, 0o644)
+		f.fd, err = unix.Open(name, flags|unix.O_CLOEXEC, mode)
 		return err
 	})
 	if err != nil {
@@ -111,6 +116,13 @@ func (f *file) whole(op string, n, want int, err error) error {
 func (f *file) sync() error {
 	if err := f.s.do("fsync", func() error { return unix.Fsync(f.fd) }); err != nil {
 		return fmt.Errorf("fsync %s: %w", f.name, err)
+	}
+	return nil
+}
+
+func (f *file) chmod(mode uint32) error {
+	if err := f.s.do("chmod", func() error { return unix.Fchmod(f.fd, mode) }); err != nil {
+		return fmt.Errorf("chmod %s: %w", f.name, err)
 	}
 	return nil
 }

@@ -21,15 +21,16 @@ type worker interface {
 // verify runs all workers at once, each in a directory of its own.
 func verify(ctx context.Context, s *scene) {
 	workers := map[string]func(base) worker{
-		"blocks":  func(b base) worker { return &blocks{base: b} },
-		"blocks2": func(b base) worker { return &blocks{base: b} },
-		"names":   func(b base) worker { return &names{base: b} },
-		"names2":  func(b base) worker { return &names{base: b} },
-		"removed": func(b base) worker { return &removed{base: b} },
-		"appends": func(b base) worker { return &appends{base: b} },
-		"locks":   func(b base) worker { return &locks{base: b} },
-		"mapping": func(b base) worker { return &mapping{base: b} },
-		"listing": func(b base) worker { return &listing{base: b} },
+		"blocks":     func(b base) worker { return &blocks{base: b, mode: 0o644, later: 0o644} },
+		"read-only":  func(b base) worker { return &blocks{base: b, mode: 0o444, later: 0o444} },
+		"locked-out": func(b base) worker { return &blocks{base: b, mode: 0o644, later: 0} },
+		"names":      func(b base) worker { return &names{base: b} },
+		"names2":     func(b base) worker { return &names{base: b} },
+		"removed":    func(b base) worker { return &removed{base: b} },
+		"appends":    func(b base) worker { return &appends{base: b} },
+		"locks":      func(b base) worker { return &locks{base: b} },
+		"mapping":    func(b base) worker { return &mapping{base: b} },
+		"listing":    func(b base) worker { return &listing{base: b} },
 	}
 	var running sync.WaitGroup
 	for name, create := range workers {

@@ -100,7 +100,7 @@ func TestWorkersNoticeDamage(t *testing.T) {
 		damage func(t *testing.T, dir string)
 		lost   bool
 	}{
-		{"blocks", func(b base) worker { return &blocks{base: b} }, func(t *testing.T, dir string) { flip(t, dir+"/data") }, true},
+		{"blocks", func(b base) worker { return &blocks{base: b, mode: 0o644, later: 0o644} }, func(t *testing.T, dir string) { flip(t, dir+"/data") }, true},
 		{"appends", func(b base) worker { return &appends{base: b} }, func(t *testing.T, dir string) { flip(t, dir+"/long") }, true},
 		{"mapping", func(b base) worker { return &mapping{base: b} }, func(t *testing.T, dir string) { flip(t, dir+"/mapped") }, true},
 		{"names", func(b base) worker { return &names{base: b} }, func(t *testing.T, dir string) {
