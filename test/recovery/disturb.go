@@ -163,12 +163,13 @@ func (t *trial) goOn(ctx context.Context, s *subject) error {
 	})
 }
 
-// stallOf is the longest operation of a pod's workloads that was under way between two times.
-func stallOf(reports []*report.Report, from, to time.Time) time.Duration {
+// stallOf is the longest operation of a pod's workloads that was under way between two times. One that was begun before since belongs to
+// the kill before.
+func stallOf(reports []*report.Report, since, from, to time.Time) time.Duration {
 	var longest time.Duration
 	for _, r := range reports {
 		for _, s := range r.Stalls {
-			if s.Start.Before(to) && s.Start.Add(s.Took).After(from) {
+			if !s.Start.Before(since) && s.Start.Before(to) && s.Start.Add(s.Took).After(from) {
 				longest = max(longest, s.Took)
 			}
 		}

@@ -73,8 +73,10 @@ func (t *trial) collect(s *subject, workloads []string) error {
 // measure finds out what a subject's workloads felt of each kill.
 func (t *trial) measure(s *subject) {
 	own := t.reportsOf(s)
+	since := t.began
 	for i := range s.kills {
-		s.kills[i].Stall = stallOf(own, s.kills[i].At, s.kills[i].Until)
+		s.kills[i].Stall = stallOf(own, since, s.kills[i].At, s.kills[i].Until)
+		since = s.kills[i].Until
 	}
 }
 

@@ -114,8 +114,11 @@ func TestStallsBelongToTheKillThatTheyMeet(t *testing.T) {
 		{Start: at(20), Took: 5 * time.Second},
 	}}}
 	k := kill{At: at(10), Until: at(14)}
-	if got := stallOf(w, k.At, k.Until); got != 3*time.Second {
+	if got := stallOf(w, at(5), k.At, k.Until); got != 3*time.Second {
 		t.Errorf("stall of the kill = %s", got)
+	}
+	if got := stallOf(w, at(10), k.At, k.Until); got != 2*time.Second {
+		t.Errorf("stall of the kill without that of the one before = %s", got)
 	}
 	if got := undisturbed(w, at(-1), []kill{k}); got != 5*time.Second {
 		t.Errorf("undisturbed = %s", got)
