@@ -18,9 +18,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sidemount/sidemount/mount/mountpoint"
 	"github.com/sidemount/sidemount/provider/env"
 	"github.com/sidemount/sidemount/provider/volume"
-	"github.com/sidemount/sidemount/provider/volume/mountpoint"
 )
 
 // mounting replaces the only container's mounts.

@@ -10,7 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 
-	"github.com/sidemount/sidemount/provider/volume/mountpoint"
+	"github.com/sidemount/sidemount/mount/mountpoint"
 )
 
 // emptyDirMode lets containers of every user write, as on a kubelet.

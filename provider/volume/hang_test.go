@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sidemount/sidemount/provider/volume/mountpoint"
+	"github.com/sidemount/sidemount/mount/mountpoint"
 )
 
 // hangingDirectory mounts a FUSE file system whose server answers INIT and nothing else, as one that has died while somebody

@@ -20,9 +20,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/sidemount/sidemount/mount/mountpoint"
 	"github.com/sidemount/sidemount/provider/object"
 	"github.com/sidemount/sidemount/provider/volume"
-	"github.com/sidemount/sidemount/provider/volume/mountpoint"
 )
 
 // api is what a node sees of the API server, in memory.

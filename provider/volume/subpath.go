@@ -12,7 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sidemount/sidemount/provider/volume/mountpoint"
+	"github.com/sidemount/sidemount/mount/mountpoint"
 	"github.com/sidemount/sidemount/provider/volume/tree"
 )
 

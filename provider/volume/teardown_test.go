@@ -12,8 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/sidemount/sidemount/mount/mountpoint"
 	"github.com/sidemount/sidemount/provider/volume"
-	"github.com/sidemount/sidemount/provider/volume/mountpoint"
 )
 
 var _ = Describe("Tearing down", func() {

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sidemount/sidemount/provider/volume/mountpoint"
+	"github.com/sidemount/sidemount/mount/mountpoint"
 	"github.com/sidemount/sidemount/provider/volume/volumetest"
 )
 
