@@ -4,16 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
 	"regexp"
-	"strings"
 	"time"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
+
+	"github.com/sidemount/sidemount/csi/endpoint"
 )
 
 const (
@@ -21,8 +19,6 @@ const (
 	DefaultName = "csi.sidemount.io"
 	// maxName is the longest name of a driver (CSI specification, GetPluginInfo).
 	maxName = 63
-	// dialTimeout bounds the question whether somebody listens on a socket that is there already.
-	dialTimeout = time.Second
 )
 
 // driverName is domain name notation (CSI specification, GetPluginInfo).
@@ -56,9 +52,9 @@ type Server struct {
 
 // New checks the options and returns a Server.
 func New(o Options) (*Server, error) {
-	socket := strings.TrimPrefix(o.Endpoint, "unix://")
-	if !filepath.IsAbs(socket) {
-		return nil, fmt.Errorf("endpoint %q is not an absolute path or unix:// and one", o.Endpoint)
+	socket, err := endpoint.Path(o.Endpoint)
+	if err != nil {
+		return nil, err
 	}
 	if o.Name == "" {
 		o.Name = DefaultName
@@ -82,9 +78,9 @@ func New(o Options) (*Server, error) {
 }
 
 // Run serves until ctx ends. It then lets calls under way finish, for the grace time at most, and removes the socket. The
-// error is ErrInUse if another driver already serves there.
+// error is endpoint.ErrInUse if another driver already serves there.
 func (s *Server) Run(ctx context.Context) error {
-	listener, err := s.listen(ctx)
+	listener, err := endpoint.Listen(ctx, s.socket)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", s.socket, err)
 	}
@@ -98,72 +94,8 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.options.Node != nil {
 		spec.RegisterNodeServer(server, s.options.Node)
 	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	select {
-	case err := <-served:
-		return fmt.Errorf("serve %s: %w", s.socket, err)
-	case <-ctx.Done():
-	}
-	s.stop(server)
-	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+	if err := endpoint.Serve(ctx, server, listener, s.options.Grace); err != nil {
 		return fmt.Errorf("serve %s: %w", s.socket, err)
 	}
 	return nil
-}
-
-// stop ends the server, with force after the grace time.
-func (s *Server) stop(server *grpc.Server) {
-	stopped := make(chan struct{})
-	go func() {
-		server.GracefulStop()
-		close(stopped)
-	}()
-	timer := time.NewTimer(s.options.Grace)
-	defer timer.Stop()
-	select {
-	case <-stopped:
-	case <-timer.C:
-		s.options.Log.Warn("calls under way are cut off")
-		server.Stop()
-		<-stopped
-	}
-}
-
-// listen makes the socket. One that a dead driver has left is replaced; a living driver and any other file are left alone.
-func (s *Server) listen(ctx context.Context) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(s.socket), 0o750); err != nil {
-		return nil, err
-	}
-	if err := s.clear(ctx); err != nil {
-		return nil, err
-	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "unix", s.socket)
-	if err != nil {
-		return nil, err
-	}
-	// Requests carry secrets, and who can connect can mount: only root may.
-	if err := os.Chmod(s.socket, 0o600); err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	return listener, nil
-}
-
-func (s *Server) clear(ctx context.Context) error {
-	info, err := os.Lstat(s.socket)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Mode().Type() != os.ModeSocket {
-		return fmt.Errorf("%s is not a socket", s.socket)
-	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	if conn, err := new(net.Dialer).DialContext(ctx, "unix", s.socket); err == nil {
-		return errors.Join(ErrInUse, conn.Close())
-	}
-	return os.Remove(s.socket)
 }

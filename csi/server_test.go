@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/sidemount/sidemount/csi/endpoint"
 	"github.com/sidemount/sidemount/mount"
 )
 
@@ -227,7 +228,7 @@ func TestSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := second.Run(t.Context()); !errors.Is(err, ErrInUse) {
+	if err := second.Run(t.Context()); !errors.Is(err, endpoint.ErrInUse) {
 		t.Errorf("a second server on the socket: %v", err)
 	}
 	probe(t, r.conn)

@@ -1,0 +1,6 @@
+package endpoint
+
+import "errors"
+
+// ErrInUse means that another process answers on the socket.
+var ErrInUse = errors.New("endpoint in use")
