@@ -72,15 +72,45 @@ func (t Tmpfs) mount(target string, noswap bool) error {
 
 // Bind mounts the file or directory that source has open (O_PATH will do) on target, without the mounts below it.
 func Bind(source *os.File, target string) error {
-	tree, err := unix.OpenTree(int(source.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	tree, err := clone(source)
 	if err != nil {
-		return fmt.Errorf("open tree %s: %w", source.Name(), err)
+		return err
 	}
 	defer closeFD(tree)
 	if err := move(tree, target); err != nil {
 		return fmt.Errorf("bind on %s: %w", target, err)
 	}
 	return nil
+}
+
+// BindAt is Bind for a target that is open too, so that no name can lead elsewhere. The mount is read-only from its first
+// moment if that is asked for.
+func BindAt(source, target *os.File, readOnly bool) error {
+	tree, err := clone(source)
+	if err != nil {
+		return err
+	}
+	defer closeFD(tree)
+	if readOnly {
+		attributes := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, attributes); err != nil {
+			return fmt.Errorf("make the bind of %s read-only: %w", source.Name(), err)
+		}
+	}
+	flags := unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
+	if err := unix.MoveMount(tree, "", int(target.Fd()), "", flags); err != nil {
+		return fmt.Errorf("bind on %s: move mount: %w", target.Name(), err)
+	}
+	return nil
+}
+
+// clone makes a detached mount of what source has open. The caller closes it.
+func clone(source *os.File) (int, error) {
+	tree, err := unix.OpenTree(int(source.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return -1, fmt.Errorf("open tree %s: %w", source.Name(), err)
+	}
+	return tree, nil
 }
 
 // Detach ends the uppermost mount on target; processes that use it keep it until they close it. That nothing is mounted

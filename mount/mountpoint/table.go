@@ -2,7 +2,6 @@ package mountpoint
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,7 +21,7 @@ func Below(dir string) ([]string, error) {
 		return nil, err
 	}
 	real = filepath.Join(real, filepath.Base(dir))
-	table, err := os.ReadFile("/proc/self/mountinfo")
+	table, err := os.ReadFile(mountinfo)
 	if err != nil {
 		return nil, err
 	}
@@ -36,18 +35,16 @@ func Below(dir string) ([]string, error) {
 	return points, nil
 }
 
-// parse returns the mount points at or below dir, deepest first. The format is that of proc(5): the fifth field is the
-// mount point, with white space and backslashes in octal.
+// parse returns the mount points at or below dir, deepest first.
 func parse(table, dir string) ([]string, error) {
+	entries, err := parseEntries(table)
+	if err != nil {
+		return nil, err
+	}
 	var points []string
-	for line := range strings.Lines(table) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			return nil, fmt.Errorf("mount table: malformed line of %d fields", len(fields))
-		}
-		point := unescape.Replace(fields[4])
-		if point == dir || strings.HasPrefix(point, strings.TrimSuffix(dir, "/")+"/") {
-			points = append(points, point)
+	for _, e := range entries {
+		if e.Point == dir || strings.HasPrefix(e.Point, strings.TrimSuffix(dir, "/")+"/") {
+			points = append(points, e.Point)
 		}
 	}
 	// The table is in the order of mounting, so that what lies on top comes later; a deeper path can only be on top.
