@@ -25,10 +25,11 @@ const (
 	containerdDir = "/var/lib/containerd"
 	containerdRun = "/run/containerd" // below /run, which is a tmpfs of the node
 	cniDir        = "/var/lib/cni"    // bound to one directory for all nodes: it holds the pods' addresses
+	sidemountDir  = "/var/lib/sidemount"
 )
 
 // mountPoints have to exist on the host.
-var mountPoints = []string{kubeletDir, podLogs, containerLogs, containerdDir, cniDir}
+var mountPoints = []string{kubeletDir, podLogs, containerLogs, containerdDir, cniDir, sidemountDir}
 
 // describeNode fills in everything about a node but its processes.
 func (s *State) describeNode(virtual bool, number int) Node {
@@ -105,6 +106,7 @@ func (c *Cluster) binds(n Node) []machine.Bind {
 		{Source: n.PodLogs, Target: podLogs},
 		{Source: n.ContainerLogs, Target: containerLogs},
 		{Source: c.state.path("cni", "lib"), Target: cniDir},
+		{Source: filepath.Join(n.Dir, "sidemount"), Target: sidemountDir}, // where a CSI driver that runs in a pod keeps its state
 		// All nodes write the rules of one network namespace, so they have to wait for each other.
 		{Source: c.state.path("xtables.lock"), Target: "/run/xtables.lock", File: true},
 	}
