@@ -14,7 +14,7 @@ import (
 type ProgramImage struct {
 	// Name is what pods call it; it is pulled from the cluster's own registry.
 	Name string
-	// Package is a main package of this repository; its program is in the image's root, under the package's last name.
+	// Package is a main package of this repository; its program is in the image's root, under the package's last name. May be empty.
 	Package string
 	// Programs are names of programs that are in PATH here; they are in /usr/bin there, with the libraries that they are linked to.
 	Programs []string
@@ -32,15 +32,17 @@ func (i ProgramImage) Push(ctx context.Context, l *Lab) error {
 	}
 	defer os.RemoveAll(dir)
 	program, tar := filepath.Join(dir, "program"), filepath.Join(dir, "image.tar")
-	if err := l.BuildProgram(ctx, i.Package, program); err != nil {
-		return err
+	args := []string{"image", "build", "--name", i.Name, "--tar", tar, "--env", "PATH=/usr/bin:/bin", "--dir", "/tmp:1777"}
+	if i.Package != "" {
+		if err := l.BuildProgram(ctx, i.Package, program); err != nil {
+			return err
+		}
+		args = append(args, "--file", program+":/"+filepath.Base(i.Package)+":0755")
 	}
 	files, err := closure(ctx, i.Programs)
 	if err != nil {
 		return err
 	}
-	args := []string{"image", "build", "--name", i.Name, "--tar", tar, "--env", "PATH=/usr/bin:/bin", "--dir", "/tmp:1777",
-		"--file", program + ":/" + filepath.Base(i.Package) + ":0755"}
 	for _, f := range append(files, i.Files...) {
 		args = append(args, "--file", f)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"k8s.io/client-go/kubernetes"
@@ -19,9 +20,13 @@ import (
 
 // Names that hack/cluster gives to its first nodes.
 const (
-	OrdinaryNode = "node-1"
-	VirtualNode  = "vn-1"
+	OrdinaryNode      = "node-1"
+	OtherOrdinaryNode = "node-2" // of a cluster with two
+	VirtualNode       = "vn-1"
 )
+
+// Size is the number of nodes of each kind.
+type Size struct{ Ordinary, Virtual int }
 
 // Lab is a running cluster with this tree's binaries on its virtual node.
 type Lab struct {
@@ -36,9 +41,14 @@ type Lab struct {
 	log  io.Writer
 }
 
-// Start brings up the cluster named name, or uses the one that the environment variable SIDEMOUNT_LAB names, which Stop then
-// leaves alone. Progress goes to log. The binaries must have been built (make build); they are in .cache/bin or where BIN says.
+// Start is StartSize with one node of each kind.
 func Start(ctx context.Context, name string, log io.Writer) (*Lab, error) {
+	return StartSize(ctx, name, Size{1, 1}, log)
+}
+
+// StartSize brings up the cluster named name, or uses the one that the environment variable SIDEMOUNT_LAB names, which Stop then
+// leaves alone. Progress goes to log. The binaries must have been built (make build); they are in .cache/bin or where BIN says.
+func StartSize(ctx context.Context, name string, size Size, log io.Writer) (*Lab, error) {
 	root, err := repository()
 	if err != nil {
 		return nil, err
@@ -54,7 +64,7 @@ func Start(ctx context.Context, name string, log io.Writer) (*Lab, error) {
 		return nil, fmt.Errorf("the cluster's tools are not built; run make build: %w", err)
 	}
 	if l.own {
-		if err := l.script(ctx, "up", "--nodes", "1", "--virtual", "1"); err != nil {
+		if err := l.script(ctx, "up", "--nodes", strconv.Itoa(size.Ordinary), "--virtual", strconv.Itoa(size.Virtual)); err != nil {
 			return nil, err
 		}
 	}
