@@ -20,6 +20,8 @@ var (
 	ErrBusy = errors.New("operation under way")
 	// ErrInUse: something else depends on it, which must go first.
 	ErrInUse = errors.New("in use")
+	// ErrFull: the file system has no room for it.
+	ErrFull = errors.New("no room left")
 )
 
 // codes are the errors' names on the wire, the first match wins.
@@ -33,6 +35,7 @@ var codes = []struct {
 	{ErrInvalid, "invalid", http.StatusBadRequest},
 	{ErrBusy, "busy", http.StatusConflict},
 	{ErrInUse, "inUse", http.StatusConflict},
+	{ErrFull, "full", http.StatusInsufficientStorage},
 	{mount.ErrConfig, "config", http.StatusUnprocessableEntity},
 	{mount.ErrUnavailable, "unavailable", http.StatusServiceUnavailable},
 	{context.DeadlineExceeded, "deadline", http.StatusGatewayTimeout},

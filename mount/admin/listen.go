@@ -40,7 +40,27 @@ func Listen(path string, uids []uint32) (net.Listener, error) {
 	if err := os.Rename(inside(dir, temporary), inside(dir, filepath.Base(path))); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen: %w", err), l.Close())
 	}
-	return &guarded{UnixListener: l, uids: append(slices.Clone(uids), uint32(os.Geteuid()))}, nil
+	return guard(l, uids), nil
+}
+
+// Inherited takes over a listening socket that the parent process left at a file number, guarded as by Listen.
+func Inherited(number int, uids []uint32) (net.Listener, error) {
+	f := os.NewFile(uintptr(number), "listener")
+	defer f.Close() // the listener has a copy of its own
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("file %d is not a listening socket: %w", number, err)
+	}
+	local, ok := l.(*net.UnixListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("file %d is not a unix socket", number), l.Close())
+	}
+	local.SetUnlinkOnClose(false)
+	return guard(local, uids), nil
+}
+
+func guard(l *net.UnixListener, uids []uint32) net.Listener {
+	return &guarded{UnixListener: l, uids: append(slices.Clone(uids), uint32(os.Geteuid()))}
 }
 
 // guarded accepts certain users only.

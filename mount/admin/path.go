@@ -10,7 +10,7 @@ import (
 const (
 	maxID        = 128 // bytes; CSI's own limit for names
 	maxComponent = 255
-	maxPath      = 4000
+	maxPath      = 1024 // bytes; a volume's attributes in Kubernetes have 4 KiB in all
 )
 
 // CheckID tells whether a volume's or snapshot's ID is one: 1 to 128 ASCII letters, digits, dashes, underscores and dots, the
