@@ -32,26 +32,38 @@ func volumeNames(m Mount) []string {
 	return names
 }
 
-// sidecar builds the container and adds its volumes to the pod. What the API server would fill in is written out, as the
-// node's copy never passes through it.
-func (i injector) sidecar(m Mount) corev1.Container {
-	always := corev1.ContainerRestartPolicyAlways
+// Place is where a client container finds what it needs of its host; absolute paths on the host.
+type Place struct {
+	// SessionDir holds the session's socket.
+	SessionDir string
+	// AppArmor asks for the runtime's default profile. It must be set only where the node has AppArmor.
+	AppArmor bool
+}
+
+// Container returns the container that serves m, and the volumes that it adds to its pod besides AgentVolume's. What the API
+// server would fill in is written out, as the copy of a virtual node never passes through it. It is pure.
+func Container(m Mount, p Place) (corev1.Container, []corev1.Volume) {
+	mounts, volumes := storage(m, p)
 	return corev1.Container{
 		Name:                     ContainerName(m.Volume.Name),
 		Image:                    m.Image,
 		ImagePullPolicy:          corev1.PullIfNotPresent,
 		Command:                  append([]string{AgentPath, "run", "--"}, m.Argv...),
 		Resources:                *m.Resources.DeepCopy(),
-		RestartPolicy:            &always,
-		SecurityContext:          i.securityContext(m),
-		VolumeMounts:             i.volumeMounts(m),
+		SecurityContext:          securityContext(m, p),
+		VolumeMounts:             mounts,
 		TerminationMessagePath:   corev1.TerminationMessagePathDefault,
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
-	}
+	}, volumes
 }
 
-// securityContext sets every field that the sidecar would otherwise take over from the pod.
-func (i injector) securityContext(m Mount) *corev1.SecurityContext {
+// AgentVolume is the volume with the agent's executable, which every client container mounts.
+func AgentVolume(agentDir string) corev1.Volume {
+	return corev1.Volume{Name: agentVolume, VolumeSource: hostPath(agentDir, corev1.HostPathDirectory)}
+}
+
+// securityContext sets every field that the container would otherwise take over from the pod.
+func securityContext(m Mount, p Place) *corev1.SecurityContext {
 	nonRoot, no, yes := m.UID != 0, false, true
 	sc := &corev1.SecurityContext{
 		RunAsUser:                &m.UID,
@@ -63,36 +75,31 @@ func (i injector) securityContext(m Mount) *corev1.SecurityContext {
 		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 	}
-	// AppArmor is asked for only where the pod proves that the node has it.
-	if pod := i.pod.Spec.SecurityContext; pod != nil && pod.AppArmorProfile != nil {
+	if p.AppArmor {
 		sc.AppArmorProfile = &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}
 	}
 	return sc
 }
 
-// volumeMounts lists what the sidecar sees of the node: the agent, its session and what the volume names.
-func (i injector) volumeMounts(m Mount) []corev1.VolumeMount {
+// storage lists what the container sees of the node: the agent, its session and what the volume names.
+func storage(m Mount, p Place) (mounts []corev1.VolumeMount, volumes []corev1.Volume) {
 	name := m.Volume.Name
-	i.volume(corev1.Volume{Name: sessionVolume(name), VolumeSource: hostPath(i.options.SessionDir(name), corev1.HostPathDirectory)})
-	mounts := []corev1.VolumeMount{
-		{Name: agentVolume, MountPath: AgentMount, ReadOnly: true},
-		{Name: sessionVolume(name), MountPath: SessionMount, ReadOnly: true},
+	add := func(v corev1.Volume, at string, readOnly bool) {
+		volumes = append(volumes, v)
+		mounts = append(mounts, corev1.VolumeMount{Name: v.Name, MountPath: at, ReadOnly: readOnly})
 	}
+	mounts = append(mounts, corev1.VolumeMount{Name: agentVolume, MountPath: AgentMount, ReadOnly: true})
+	add(corev1.Volume{Name: sessionVolume(name), VolumeSource: hostPath(p.SessionDir, corev1.HostPathDirectory)}, SessionMount, true)
 	if !slices.Contains(m.HostPaths, scratch) && !slices.ContainsFunc(m.Caches, func(c Cache) bool { return c.Path == scratch }) {
-		i.volume(corev1.Volume{Name: tmpVolume(name), VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
-		mounts = append(mounts, corev1.VolumeMount{Name: tmpVolume(name), MountPath: scratch})
+		add(corev1.Volume{Name: tmpVolume(name), VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}, scratch, false)
 	}
 	for n, c := range m.Caches {
-		i.volume(corev1.Volume{Name: cacheVolume(name, n), VolumeSource: corev1.VolumeSource{
-			EmptyDir: &corev1.EmptyDirVolumeSource{Medium: c.Medium, SizeLimit: c.SizeLimit},
-		}})
-		mounts = append(mounts, corev1.VolumeMount{Name: cacheVolume(name, n), MountPath: c.Path})
+		add(corev1.Volume{Name: cacheVolume(name, n), VolumeSource: c.source()}, c.Path, false)
 	}
 	for n, dir := range m.HostPaths {
-		i.volume(corev1.Volume{Name: hostVolume(name, n), VolumeSource: hostPath(dir, corev1.HostPathDirectory)})
 		// A passthrough client could not write a read-only volume anyway; this way its directory cannot be written either.
 		readOnly := m.Volume.ReadOnly && m.Volume.Config[configPath] == dir
-		mounts = append(mounts, corev1.VolumeMount{Name: hostVolume(name, n), MountPath: dir, ReadOnly: readOnly})
+		add(corev1.Volume{Name: hostVolume(name, n), VolumeSource: hostPath(dir, corev1.HostPathDirectory)}, dir, readOnly)
 	}
-	return mounts
+	return mounts, volumes
 }

@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -36,6 +35,8 @@ type Source struct {
 	// Secret is the content of the volume's Secret, and SecretObject is what errors about it blame.
 	Secret       map[string]string
 	SecretObject string
+	// MountPod means that a Mount Pod will serve the volume and not a sidecar: it can have volumes of its own.
+	MountPod bool
 	// Tenant means that the attributes were written by the pod's author and not by an administrator.
 	Tenant bool
 }
@@ -114,12 +115,7 @@ func (s Source) juicefs(m Mount, options mountOptions) (Mount, error) {
 		return Mount{}, err
 	}
 	m.Volume.Options = options
-	for _, key := range []string{attrCachePVC, attrCacheInline} {
-		if s.Attributes[key] != "" {
-			m.Warnings = append(m.Warnings, fmt.Sprintf("%s: %s is not followed: a sidecar has no volumes besides its own; use %s or %s",
-				s.Object, key, attrCacheEmptyDir, attrHostPath))
-		}
-	}
+	m.Warnings = append(m.Warnings, s.cacheWarnings(m.HostPaths, options)...)
 	secret, warnings, err := juicefsSecret(s.SecretObject, s.Secret, m.HostPaths)
 	if err != nil {
 		return Mount{}, err

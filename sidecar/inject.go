@@ -47,7 +47,7 @@ func Inject(pod *corev1.Pod, mounts []Mount, o InjectOptions) (*corev1.Pod, erro
 	if err := i.collides(mounts); err != nil {
 		return nil, err
 	}
-	i.volume(corev1.Volume{Name: agentVolume, VolumeSource: hostPath(o.AgentDir, corev1.HostPathDirectory)})
+	i.volume(AgentVolume(o.AgentDir))
 	sidecars := make([]corev1.Container, 0, len(mounts))
 	names := make([]string, 0, len(mounts))
 	for _, m := range mounts {
@@ -88,7 +88,21 @@ type injector struct {
 	options InjectOptions
 }
 
-func (i injector) volume(v corev1.Volume) { i.pod.Spec.Volumes = append(i.pod.Spec.Volumes, v) }
+func (i injector) volume(v ...corev1.Volume) { i.pod.Spec.Volumes = append(i.pod.Spec.Volumes, v...) }
+
+// sidecar adds the volumes of a client to the pod and returns its container as a native sidecar.
+func (i injector) sidecar(m Mount) corev1.Container {
+	// AppArmor is asked for only where the pod proves that the node has it.
+	security := i.pod.Spec.SecurityContext
+	c, volumes := Container(m, Place{
+		SessionDir: i.options.SessionDir(m.Volume.Name),
+		AppArmor:   security != nil && security.AppArmorProfile != nil,
+	})
+	i.volume(volumes...)
+	always := corev1.ContainerRestartPolicyAlways
+	c.RestartPolicy = &always
+	return c
+}
 
 // collides finds names of the pod that its sidecars need.
 func (i injector) collides(mounts []Mount) error {

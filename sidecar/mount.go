@@ -25,7 +25,7 @@ type Mount struct {
 	Resources corev1.ResourceRequirements
 	// HostPaths are directories of the host that the client sees at the same path, clean and absolute.
 	HostPaths []string
-	// Caches are scratch directories of the client; they live as long as the pod.
+	// Caches are scratch directories of the client. They live as long as the pod, those in a claim of their own longer.
 	Caches []Cache
 	// UID and GID are what the sidecar runs as; the broker accepts no other peer.
 	UID, GID int64
@@ -35,7 +35,7 @@ type Mount struct {
 	Warnings []string
 }
 
-// Cache is a scratch directory inside the sidecar.
+// Cache is a scratch directory inside the sidecar. It is an emptyDir unless Claim or Inline is set.
 type Cache struct {
 	// Path is the directory in the sidecar, clean and absolute.
 	Path string
@@ -43,6 +43,21 @@ type Cache struct {
 	Medium corev1.StorageMedium
 	// SizeLimit bounds the directory; nil means no bound of its own.
 	SizeLimit *resource.Quantity
+	// Claim is a PersistentVolumeClaim in the namespace of Mount Pods, of Mount Pods only.
+	Claim string
+	// Inline is an inline CSI volume, of Mount Pods only.
+	Inline *corev1.CSIVolumeSource
+}
+
+// source is the pod's volume for the cache.
+func (c Cache) source() corev1.VolumeSource {
+	switch {
+	case c.Claim != "":
+		return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: c.Claim}}
+	case c.Inline != nil:
+		return corev1.VolumeSource{CSI: c.Inline.DeepCopy()}
+	}
+	return corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: c.Medium, SizeLimit: c.SizeLimit}}
 }
 
 // PodSettings concern a Mount Pod only: a sidecar shares the pod of the application and its identity.
@@ -53,6 +68,6 @@ type PodSettings struct {
 	ServiceAccount string
 	// DeleteDelay is how long a Mount Pod outlives its last user; 0 means not at all.
 	DeleteDelay time.Duration
-	// CleanCache removes the cache with the Mount Pod. A sidecar's cache always goes with its pod.
+	// CleanCache removes the cache with the Mount Pod. A cache in an emptyDir always goes with its pod.
 	CleanCache bool
 }

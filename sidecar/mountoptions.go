@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 const (
@@ -16,10 +15,6 @@ const (
 	optCacheDir   = "cache-dir"
 	optCacheSize  = "cache-size"
 	optBufferSize = "buffer-size"
-	// memoryCache is the cache-dir that is no directory.
-	memoryCache = "memory"
-	// emptyDirCache is where the JuiceFS CSI driver puts an emptyDir cache.
-	emptyDirCache = "/var/jfsCache-emptyDir"
 )
 
 // mountOptions are options in the client's spelling, "key" or "key=value", in the order of their weight.
@@ -120,74 +115,6 @@ func (s Source) subdirectory(o mountOptions) (mountOptions, error) {
 		o = append(o, optSubdir+"="+joined)
 	}
 	return o, nil
-}
-
-// caches returns the scratch directories for the client's cache, and the options that name them. A directory of the host is
-// used only where an administrator shows it to the client: another one could not be written by an unprivileged sidecar.
-func (s Source) caches(o mountOptions, hostPaths []string) (mountOptions, []Cache, error) {
-	var dirs []string
-	var caches []Cache
-	if text, ok := s.Attributes[attrCacheEmptyDir]; ok {
-		cache, problem := emptyDir(text)
-		if problem != "" {
-			return nil, nil, s.bad(attrCacheEmptyDir, problem, `write it as medium:size, as in "Memory:1Gi" or ":20Gi"`)
-		}
-		caches, dirs = append(caches, cache), append(dirs, cache.Path)
-	}
-	asked, ok := o.last(optCacheDir)
-	for dir := range strings.SplitSeq(asked, ":") {
-		if !ok {
-			break
-		}
-		if dir != memoryCache {
-			clean, problem := hostDir(dir)
-			if problem != "" {
-				return nil, nil, &Error{Reason: ReasonAttributeInvalid, Object: s.Object, Field: optCacheDir,
-					Message: "has a cache directory that " + problem, Cure: `write absolute paths, separated by colons, or "memory"`}
-			}
-			dir = clean
-			if !slices.ContainsFunc(caches, func(c Cache) bool { return c.Path == dir }) && !inside(dir, hostPaths) {
-				caches = append(caches, Cache{Path: dir})
-			}
-		}
-		if !slices.Contains(dirs, dir) {
-			dirs = append(dirs, dir)
-		}
-	}
-	if len(dirs) > 0 {
-		o = append(o.without(optCacheDir), optCacheDir+"="+strings.Join(dirs, ":"))
-	}
-	return boundCache(o, caches), caches, nil
-}
-
-// boundCache keeps the client's cache inside the one directory that it has: past its size limit the node would evict the
-// pod. A tenth is left for what the client writes before it notices.
-func boundCache(o mountOptions, caches []Cache) mountOptions {
-	if len(caches) != 1 || caches[0].SizeLimit == nil {
-		return o
-	}
-	if _, ok := o.last(optCacheSize); ok {
-		return o
-	}
-	return append(o, optCacheSize+"="+strconv.FormatInt(max(caches[0].SizeLimit.Value()>>20*9/10, 1), 10))
-}
-
-// emptyDir reads "medium", "medium:size" or "".
-func emptyDir(text string) (cache Cache, problem string) {
-	medium, size, _ := strings.Cut(strings.TrimSpace(text), ":")
-	cache = Cache{Path: emptyDirCache, Medium: corev1.StorageMedium(strings.TrimSpace(medium))}
-	if cache.Medium != corev1.StorageMediumDefault && cache.Medium != corev1.StorageMediumMemory {
-		return cache, fmt.Sprintf("has %q as the medium of an emptyDir", medium)
-	}
-	if size = strings.TrimSpace(size); size == "" {
-		return cache, ""
-	}
-	q, err := resource.ParseQuantity(size)
-	if err != nil || q.Sign() <= 0 {
-		return cache, fmt.Sprintf("has %q as the size of an emptyDir", size)
-	}
-	cache.SizeLimit = &q
-	return cache, ""
 }
 
 // bufferFits refuses a write buffer that the memory limit cannot hold, in MiB: the client would be killed under load.
