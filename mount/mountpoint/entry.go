@@ -25,23 +25,28 @@ type Entry struct {
 // At returns the mounts at path, the uppermost first. path must be canonical. The file system that is mounted there is not
 // asked, so that a dead one cannot hold up the caller.
 func At(path string) ([]Entry, error) {
-	table, err := os.ReadFile(mountinfo)
+	at, err := Under(path)
 	if err != nil {
 		return nil, err
 	}
-	all, err := parseEntries(string(table))
-	if err != nil {
-		return nil, err
-	}
-	at := slices.DeleteFunc(all, func(e Entry) bool { return e.Point != path })
+	at = slices.DeleteFunc(at, func(e Entry) bool { return e.Point != path })
 	slices.Reverse(at)
 	return at, nil
 }
 
-// parseEntries reads a mount table in the format of proc(5), where white space and backslashes are in octal:
+// Under returns the mounts at dir and below it in the order in which they were made. dir must be canonical.
+func Under(dir string) ([]Entry, error) {
+	table, err := os.ReadFile(mountinfo)
+	if err != nil {
+		return nil, err
+	}
+	return parseEntries(string(table), dir)
+}
+
+// parseEntries returns the mounts at dir and below it of a mount table in the format of proc(5), where white space and backslashes are in octal:
 //
 //	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
-func parseEntries(table string) ([]Entry, error) {
+func parseEntries(table, dir string) ([]Entry, error) {
 	var entries []Entry
 	for line := range strings.Lines(table) {
 		front, back, ok := strings.Cut(line, " - ")
@@ -49,8 +54,12 @@ func parseEntries(table string) ([]Entry, error) {
 		if !ok || len(f) < 6 || len(b) < 2 {
 			return nil, fmt.Errorf("mount table: malformed line of %d fields", len(f)+len(b))
 		}
+		point := unescape.Replace(f[4])
+		if point != dir && !strings.HasPrefix(point, strings.TrimSuffix(dir, "/")+"/") {
+			continue
+		}
 		entries = append(entries, Entry{
-			Point: unescape.Replace(f[4]), Device: f[2], Type: b[0], Source: unescape.Replace(b[1]),
+			Point: point, Device: f[2], Type: b[0], Source: unescape.Replace(b[1]),
 			ReadOnly: slices.Contains(strings.Split(f[5], ","), "ro"),
 		})
 	}

@@ -3,7 +3,6 @@ package mountpoint
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,36 +20,26 @@ func Below(dir string) ([]string, error) {
 		return nil, err
 	}
 	real = filepath.Join(real, filepath.Base(dir))
-	table, err := os.ReadFile(mountinfo)
+	entries, err := Under(real)
 	if err != nil {
 		return nil, err
 	}
-	points, err := parse(string(table), real)
-	if err != nil {
-		return nil, err
-	}
+	points := deepestFirst(entries)
 	for i := range points {
 		points[i] = dir + strings.TrimPrefix(points[i], real)
 	}
 	return points, nil
 }
 
-// parse returns the mount points at or below dir, deepest first.
-func parse(table, dir string) ([]string, error) {
-	entries, err := parseEntries(table)
-	if err != nil {
-		return nil, err
+// deepestFirst returns the points of mounts that are in the order of mounting. What lies on top comes later there; a deeper path
+// can only be on top.
+func deepestFirst(entries []Entry) []string {
+	points := make([]string, 0, len(entries))
+	for _, e := range slices.Backward(entries) {
+		points = append(points, e.Point)
 	}
-	var points []string
-	for _, e := range entries {
-		if e.Point == dir || strings.HasPrefix(e.Point, strings.TrimSuffix(dir, "/")+"/") {
-			points = append(points, e.Point)
-		}
-	}
-	// The table is in the order of mounting, so that what lies on top comes later; a deeper path can only be on top.
-	slices.Reverse(points)
 	slices.SortStableFunc(points, func(a, b string) int { return strings.Count(b, "/") - strings.Count(a, "/") })
-	return points, nil
+	return points
 }
 
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")
