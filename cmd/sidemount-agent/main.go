@@ -2,6 +2,7 @@
 //
 //	sidemount-agent run [flags] -- CLIENT [ARGUMENT...]   keep a session and run the client that serves it
 //	sidemount-agent probe PATH                           ask a mount for something and exit with the error's number
+//	sidemount-agent statfs PATH                          the same, and print what the file system says of its size
 //	sidemount-agent passthrough                          the embedded client: serve a directory
 package main
 
@@ -45,7 +46,9 @@ func run(args []string) int {
 	case "run":
 		return runAgent(args[1:])
 	case "probe":
-		return runProbe(args[1:])
+		return runProbe(args[1:], func(*unix.Statfs_t) {})
+	case "statfs":
+		return runProbe(args[1:], printUsage)
 	case "passthrough":
 		return runPassthrough(args[1:])
 	case "version":
@@ -56,7 +59,7 @@ func run(args []string) int {
 }
 
 func usage() int {
-	fmt.Fprintln(os.Stderr, "usage: sidemount-agent run [-socket PATH] [-grace DURATION] [-start-timeout DURATION] [-restart-burst N] -- CLIENT [ARGUMENT...] | probe PATH | passthrough | version")
+	fmt.Fprintln(os.Stderr, "usage: sidemount-agent run [-socket PATH] [-grace DURATION] [-start-timeout DURATION] [-restart-burst N] -- CLIENT [ARGUMENT...] | probe PATH | statfs PATH | passthrough | version")
 	return exitUsage
 }
 
@@ -87,7 +90,7 @@ func runAgent(args []string) int {
 }
 
 // runProbe asks for the file system's figures, which no cache of the kernel can answer.
-func runProbe(args []string) int {
+func runProbe(args []string, tell func(*unix.Statfs_t)) int {
 	if len(args) != 1 {
 		return usage()
 	}
@@ -96,11 +99,19 @@ func runProbe(args []string) int {
 	var errno unix.Errno
 	switch {
 	case err == nil:
+		tell(&st)
 		return exitOK
 	case errors.As(err, &errno) && errno != 0:
 		return int(errno)
 	}
 	return exitFailed
+}
+
+// printUsage prints JSON, in bytes and in inodes.
+func printUsage(st *unix.Statfs_t) {
+	size := uint64(st.Frsize)
+	fmt.Printf(`{"bytes":{"total":%d,"available":%d,"used":%d},"inodes":{"total":%d,"available":%d,"used":%d}}`+"\n",
+		st.Blocks*size, st.Bavail*size, (st.Blocks-st.Bfree)*size, st.Files, st.Ffree, st.Files-st.Ffree)
 }
 
 // runPassthrough is started by an agent, like any client.
