@@ -39,7 +39,7 @@ func (i ProgramImage) Push(ctx context.Context, l *Lab) error {
 		}
 		args = append(args, "--file", program+":/"+filepath.Base(i.Package)+":0755")
 	}
-	files, err := closure(ctx, i.Programs)
+	files, err := Closure(ctx, i.Programs)
 	if err != nil {
 		return err
 	}
@@ -67,8 +67,8 @@ func (l *Lab) BuildProgram(ctx context.Context, pkg, output string) error {
 	return nil
 }
 
-// closure returns programs and their libraries as source:target.
-func closure(ctx context.Context, names []string) ([]string, error) {
+// Closure returns programs that are in PATH and the libraries that they are linked to, as source:target for an image.
+func Closure(ctx context.Context, names []string) ([]string, error) {
 	seen := map[string]bool{}
 	var files []string
 	add := func(source, target string) {
