@@ -36,6 +36,8 @@ func volumeNames(m Mount) []string {
 type Place struct {
 	// SessionDir holds the session's socket.
 	SessionDir string
+	// Session is how the container mounts that directory if it is in a volume that the pod has already; it replaces SessionDir.
+	Session *corev1.VolumeMount
 	// AppArmor asks for the runtime's default profile. It must be set only where the node has AppArmor.
 	AppArmor bool
 }
@@ -89,7 +91,11 @@ func storage(m Mount, p Place) (mounts []corev1.VolumeMount, volumes []corev1.Vo
 		mounts = append(mounts, corev1.VolumeMount{Name: v.Name, MountPath: at, ReadOnly: readOnly})
 	}
 	mounts = append(mounts, corev1.VolumeMount{Name: agentVolume, MountPath: AgentMount, ReadOnly: true})
-	add(corev1.Volume{Name: sessionVolume(name), VolumeSource: hostPath(p.SessionDir, corev1.HostPathDirectory)}, SessionMount, true)
+	if p.Session != nil {
+		mounts = append(mounts, *p.Session)
+	} else {
+		add(corev1.Volume{Name: sessionVolume(name), VolumeSource: hostPath(p.SessionDir, corev1.HostPathDirectory)}, SessionMount, true)
+	}
 	if !slices.Contains(m.HostPaths, scratch) && !slices.ContainsFunc(m.Caches, func(c Cache) bool { return c.Path == scratch }) {
 		add(corev1.Volume{Name: tmpVolume(name), VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}, scratch, false)
 	}

@@ -13,14 +13,43 @@ import (
 // InjectedAnnotation on a pod lists the volumes that its sidecars serve, separated by commas.
 const InjectedAnnotation = "sidemount.io/injected"
 
-// InjectOptions are the directories of the node. All paths are absolute and on the host.
+// InjectOptions are the directories of the node, or Guest for a node that has none of ours. All paths are absolute and on the
+// host.
 type InjectOptions struct {
-	// AgentDir holds the agent's executable; it is mounted read-only into every sidecar. Required.
+	// AgentDir holds the agent's executable; it is mounted read-only into every sidecar. Required without Guest.
 	AgentDir string
-	// SessionDir is the directory of the session's socket, by the volume's name in the pod. Required.
+	// SessionDir is the directory of the session's socket, by the volume's name in the pod. Required without Guest.
 	SessionDir func(volume string) string
-	// TargetDir is the mount point of the session, by the volume's name in the pod. Required.
+	// TargetDir is the mount point of the session, by the volume's name in the pod. Required without Guest.
 	TargetDir func(volume string) string
+	// Guest makes the pod bring its own broker, for nodes on which nothing of ours runs. nil: the node has a broker.
+	Guest *Guest
+}
+
+func (o InjectOptions) check() error {
+	if o.Guest != nil {
+		return o.Guest.check()
+	}
+	if o.AgentDir == "" || o.SessionDir == nil || o.TargetDir == nil {
+		return errors.New("inject needs the directories of agent, sessions and targets")
+	}
+	return nil
+}
+
+// place is where sidecars find the agent and their sessions, and where the application finds the volumes.
+type place interface {
+	// names are those of containers and volumes that the place needs for these mounts, besides what every sidecar needs.
+	names(mounts []Mount) (containers, volumes []string)
+	// furnish adds what all sidecars of the pod share and returns the containers that come before them.
+	furnish(mounts []Mount) []corev1.Container
+	// session is where a sidecar finds its session's socket.
+	session(m Mount) Place
+	// redirect shows the session to the containers that mount the volume.
+	redirect(m Mount) error
+	// redirected tells whether no container of the pod would see anything but the session.
+	redirected(m Mount) bool
+	// finish changes sidecars when all of them are there.
+	finish(sidecars []corev1.Container)
 }
 
 // Inject returns a copy of the pod in which every Mount has its sidecar: a native sidecar before all other init containers,
@@ -36,27 +65,29 @@ type InjectOptions struct {
 //
 // The error is ErrCollision if the pod already uses a name that a sidecar needs.
 func Inject(pod *corev1.Pod, mounts []Mount, o InjectOptions) (*corev1.Pod, error) {
-	if o.AgentDir == "" || o.SessionDir == nil || o.TargetDir == nil {
-		return nil, errors.New("inject needs the directories of agent, sessions and targets")
+	if err := o.check(); err != nil {
+		return nil, err
 	}
 	out := pod.DeepCopy()
-	if len(mounts) == 0 || injected(pod, mounts) {
+	i := newInjector(out, o)
+	if len(mounts) == 0 || i.done(mounts) {
 		return out, nil
 	}
-	i := injector{pod: out, options: o}
 	if err := i.collides(mounts); err != nil {
 		return nil, err
 	}
-	i.volume(AgentVolume(o.AgentDir))
-	sidecars := make([]corev1.Container, 0, len(mounts))
+	sidecars := i.furnish(mounts)
 	names := make([]string, 0, len(mounts))
 	for _, m := range mounts {
 		if err := i.redirect(m); err != nil {
 			return nil, err
 		}
 		sidecars = append(sidecars, i.sidecar(m))
-		i.makeRoom(m.Resources)
 		names = append(names, m.Volume.Name)
+	}
+	i.finish(sidecars)
+	for _, c := range sidecars {
+		i.makeRoom(c.Resources)
 	}
 	out.Spec.InitContainers = append(sidecars, out.Spec.InitContainers...)
 	if out.Annotations == nil {
@@ -66,39 +97,46 @@ func Inject(pod *corev1.Pod, mounts []Mount, o InjectOptions) (*corev1.Pod, erro
 	return out, nil
 }
 
-// injected is true if the pod has all sidecars already. The annotation alone proves nothing, as the pod's author can set it:
+// injector changes a copy of a pod.
+type injector struct {
+	place
+	pod *corev1.Pod
+}
+
+func newInjector(pod *corev1.Pod, o InjectOptions) injector {
+	if o.Guest != nil {
+		return injector{guestPlace{pod, o.Guest}, pod}
+	}
+	return injector{nodePlace{pod, o}, pod}
+}
+
+// done is true if the pod has all sidecars already. The annotation alone proves nothing, as the pod's author can set it:
 // the volumes must be redirected as well, or the pod would run without the file system.
-func injected(pod *corev1.Pod, mounts []Mount) bool {
-	if _, ok := pod.Annotations[InjectedAnnotation]; !ok {
+func (i injector) done(mounts []Mount) bool {
+	if _, ok := i.pod.Annotations[InjectedAnnotation]; !ok {
 		return false
 	}
 	for _, m := range mounts {
 		isSidecar := func(c corev1.Container) bool { return c.Name == ContainerName(m.Volume.Name) }
-		isTarget := func(v corev1.Volume) bool { return v.Name == m.Volume.Name && v.HostPath != nil }
-		if !slices.ContainsFunc(pod.Spec.InitContainers, isSidecar) || !slices.ContainsFunc(pod.Spec.Volumes, isTarget) {
+		if !slices.ContainsFunc(i.pod.Spec.InitContainers, isSidecar) || !i.redirected(m) {
 			return false
 		}
 	}
 	return true
 }
 
-// injector changes a copy of a pod.
-type injector struct {
-	pod     *corev1.Pod
-	options InjectOptions
+func addVolume(pod *corev1.Pod, v ...corev1.Volume) {
+	pod.Spec.Volumes = append(pod.Spec.Volumes, v...)
 }
-
-func (i injector) volume(v ...corev1.Volume) { i.pod.Spec.Volumes = append(i.pod.Spec.Volumes, v...) }
 
 // sidecar adds the volumes of a client to the pod and returns its container as a native sidecar.
 func (i injector) sidecar(m Mount) corev1.Container {
 	// AppArmor is asked for only where the pod proves that the node has it.
 	security := i.pod.Spec.SecurityContext
-	c, volumes := Container(m, Place{
-		SessionDir: i.options.SessionDir(m.Volume.Name),
-		AppArmor:   security != nil && security.AppArmorProfile != nil,
-	})
-	i.volume(volumes...)
+	p := i.session(m)
+	p.AppArmor = security != nil && security.AppArmorProfile != nil
+	c, volumes := Container(m, p)
+	addVolume(i.pod, volumes...)
 	always := corev1.ContainerRestartPolicyAlways
 	c.RestartPolicy = &always
 	return c
@@ -113,13 +151,20 @@ func (i injector) collides(mounts []Mount) error {
 	for _, c := range i.pod.Spec.EphemeralContainers {
 		taken[c.Name] = true
 	}
+	containers, volumes := i.names(mounts)
 	for _, m := range mounts {
-		if taken[ContainerName(m.Volume.Name)] {
-			return collision(i.pod, "container", ContainerName(m.Volume.Name))
+		containers = append(containers, ContainerName(m.Volume.Name))
+	}
+	for _, name := range containers {
+		if taken[name] {
+			return collision(i.pod, "container", name)
 		}
-		taken[ContainerName(m.Volume.Name)] = true
+		taken[name] = true
 	}
 	needed := map[string]bool{agentVolume: true}
+	for _, name := range volumes {
+		needed[name] = true
+	}
 	for _, m := range mounts {
 		for _, name := range volumeNames(m) {
 			needed[name] = true
@@ -163,47 +208,4 @@ func increase(list corev1.ResourceList, name corev1.ResourceName, by resource.Qu
 		q.Add(by)
 		list[name] = q
 	}
-}
-
-// redirect makes the pod's volume the mount point of the session, for every container that mounts it.
-func (i injector) redirect(m Mount) error {
-	at := slices.IndexFunc(i.pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Volume.Name })
-	if at < 0 {
-		return fmt.Errorf("inject %s: %s has no such volume", m.Volume.Name, podObject(i.pod))
-	}
-	// No type is asked for: to check it somebody would have to stat a FUSE file system, and might wait for ever.
-	i.pod.Spec.Volumes[at].VolumeSource = hostPath(i.options.TargetDir(m.Volume.Name), corev1.HostPathUnset)
-	for n := range i.pod.Spec.InitContainers {
-		follow(i.pod.Spec.InitContainers[n].VolumeMounts, m)
-	}
-	for n := range i.pod.Spec.Containers {
-		follow(i.pod.Spec.Containers[n].VolumeMounts, m)
-	}
-	for n := range i.pod.Spec.EphemeralContainers {
-		follow(i.pod.Spec.EphemeralContainers[n].VolumeMounts, m)
-	}
-	return nil
-}
-
-// follow makes a container see later mounts at the target. A read-only volume is mounted read-only even where the
-// container does not say so.
-func follow(mounts []corev1.VolumeMount, m Mount) {
-	for n := range mounts {
-		if mounts[n].Name != m.Volume.Name {
-			continue
-		}
-		mounts[n].ReadOnly = mounts[n].ReadOnly || m.Volume.ReadOnly
-		if p := mounts[n].MountPropagation; p == nil || *p == corev1.MountPropagationNone {
-			propagation := corev1.MountPropagationHostToContainer
-			mounts[n].MountPropagation = &propagation
-		}
-	}
-}
-
-func hostPath(dir string, kind corev1.HostPathType) corev1.VolumeSource {
-	src := &corev1.HostPathVolumeSource{Path: dir}
-	if kind != corev1.HostPathUnset {
-		src.Type = &kind
-	}
-	return corev1.VolumeSource{HostPath: src}
 }

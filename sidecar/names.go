@@ -34,6 +34,9 @@ func SessionID(podUID types.UID, volume string) mount.SessionID {
 	return mount.SessionID(strings.TrimRight(lead, "-") + "-" + digest(string(podUID)+"/"+volume, sessionHash))
 }
 
+// GuestSession returns the session of a volume in a pod that holds its sessions itself: it need be unique in the pod only.
+func GuestSession(volume string) mount.SessionID { return SessionID("", volume) }
+
 // ContainerName returns the name of the sidecar that serves a volume: "sidemount-<volume>", shortened to 63 characters by a
 // hash where it has to be.
 func ContainerName(volume string) string {
