@@ -14,9 +14,9 @@ type progress struct {
 
 func newProgress(log, screen io.Writer) *progress { return &progress{log: log, screen: screen} }
 
-// Write implements io.Writer. ginkgo ends each test with a line of a bullet and the seconds that it took.
+// Write implements io.Writer. ginkgo prints a bullet for each test.
 func (p *progress) Write(b []byte) (int, error) {
-	if n := bytes.Count(b, []byte("• [")); n > 0 {
+	if n := bytes.Count(b, []byte("•")); n > 0 {
 		for range n {
 			if p.done++; p.done%10 == 0 {
 				fmt.Fprintf(p.screen, "conformance: %d tests done\n", p.done)
