@@ -21,9 +21,9 @@ var shellImages = []string{registry + "busybox:1.37.0-1", registry + "busybox:1.
 // serverImages are run by tests, or only named by them, and need not do more than to stay.
 var serverImages = []string{registry + "nginx:1.15-4", registry + "nginx:1.27-0"}
 
-// tools are programs of this host that the tests call in agnhost's image. Its shell is dash, because busybox' drops variables that have
-// a dash in their names from the environment, and nc knows UDP.
-var tools = []string{"dash", "curl", "nc.openbsd"}
+// tools are programs of this host that the tests call. bash is what sh means in PATH, because other shells drop variables that have a dash in
+// their names from the environment; /bin/sh is busybox', whose words the tests know. nc knows UDP.
+var tools = []string{"bash", "curl", "nc.openbsd"}
 
 // pushImages makes the images that the tests use, under their names, from Debian's programs and Kubernetes' own.
 func pushImages(ctx context.Context, l *lab.Lab, p programs) error {
@@ -65,7 +65,7 @@ func names(images ...string) (args []string) {
 }
 
 // replaced are applets of busybox that something else stands for.
-var replaced = []string{"busybox", "sh", "nc"}
+var replaced = []string{"busybox", "nc"}
 
 // shellFiles are arguments for an image with busybox, a link for each of its applets, the tools, and an account for root and nobody.
 func shellFiles(ctx context.Context, dir string) ([]string, error) {
@@ -77,7 +77,7 @@ func shellFiles(ctx context.Context, dir string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list busybox' applets: %w", err)
 	}
-	args := []string{"--env", "PATH=/bin:/usr/bin:/", "--dir", "/tmp:1777", "--dir", "/root:0700", "--dir", "/var/tmp:1777", "--dir", "/home:0755",
+	args := []string{"--env", "PATH=/usr/local/bin:/bin:/usr/bin:/", "--dir", "/tmp:1777", "--dir", "/root:0700", "--dir", "/var/tmp:1777", "--dir", "/home:0755",
 		"--file", busybox + ":/bin/busybox:0755", "--link", "/bin/env:/usr/bin/env"}
 	for applet := range strings.FieldsSeq(string(out)) {
 		if !slices.Contains(replaced, applet) {
@@ -91,7 +91,7 @@ func shellFiles(ctx context.Context, dir string) ([]string, error) {
 	for _, f := range files {
 		args = append(args, "--file", f)
 	}
-	args = append(args, "--link", "/usr/bin/dash:/bin/sh", "--link", "/usr/bin/nc.openbsd:/bin/nc")
+	args = append(args, "--link", "/usr/bin/bash:/usr/local/bin/sh", "--link", "/usr/bin/nc.openbsd:/bin/nc")
 	for name, content := range map[string]string{
 		"passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n",
 		"group":  "root:x:0:\nnogroup:x:65534:\n",
