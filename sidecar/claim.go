@@ -25,20 +25,7 @@ func (r *Resolver) claimSource(ctx context.Context, pod *corev1.Pod, volume, nam
 	if err != nil {
 		return Source{}, err
 	}
-	src := Source{
-		Name:              volume,
-		Handle:            pv.Spec.CSI.VolumeHandle,
-		Claim:             claim.Name,
-		PersistentVolume:  pv.Name,
-		Object:            volumeObject(pv.Name),
-		AttributesField:   "spec.csi.volumeAttributes",
-		Attributes:        pv.Spec.CSI.VolumeAttributes,
-		MountOptions:      pv.Spec.MountOptions,
-		MountOptionsField: "spec.mountOptions",
-		ReadOnly:          readOnly || pv.Spec.CSI.ReadOnly || onlyReaders(claim.Spec.AccessModes) || onlyReaders(pv.Spec.AccessModes),
-		Annotations:       claim.Annotations,
-		AnnotationsObject: claimObject(claim.Namespace, claim.Name),
-	}
+	src := boundSource(volume, claim, pv, readOnly)
 	kind, err := src.client()
 	if err != nil {
 		return Source{}, err
@@ -57,6 +44,24 @@ func (r *Resolver) claimSource(ctx context.Context, pod *corev1.Pod, volume, nam
 	src.SecretObject = secretObject(ref.Namespace, ref.Name)
 	src.Secret, err = r.secret(ctx, ref.Namespace, ref.Name, src.Object+" names it in spec.csi.nodePublishSecretRef")
 	return src, err
+}
+
+// boundSource is the volume that a claim is bound to, without its Secret.
+func boundSource(volume string, claim *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume, readOnly bool) Source {
+	return Source{
+		Name:              volume,
+		Handle:            pv.Spec.CSI.VolumeHandle,
+		Claim:             claim.Name,
+		PersistentVolume:  pv.Name,
+		Object:            volumeObject(pv.Name),
+		AttributesField:   "spec.csi.volumeAttributes",
+		Attributes:        pv.Spec.CSI.VolumeAttributes,
+		MountOptions:      pv.Spec.MountOptions,
+		MountOptionsField: "spec.mountOptions",
+		ReadOnly:          readOnly || pv.Spec.CSI.ReadOnly || onlyReaders(claim.Spec.AccessModes) || onlyReaders(pv.Spec.AccessModes),
+		Annotations:       claim.Annotations,
+		AnnotationsObject: claimObject(claim.Namespace, claim.Name),
+	}
 }
 
 func (r *Resolver) claim(ctx context.Context, pod *corev1.Pod, volume, name string, forPod bool) (*corev1.PersistentVolumeClaim, error) {

@@ -37,6 +37,8 @@ type Source struct {
 	SecretObject string
 	// MountPod means that a Mount Pod will serve the volume and not a sidecar: it can have volumes of its own.
 	MountPod bool
+	// Outline leaves the Secret out: what it describes is a sidecar's outside.
+	Outline bool
 	// Tenant means that the attributes were written by the pod's author and not by an administrator.
 	Tenant bool
 }
@@ -116,6 +118,9 @@ func (s Source) juicefs(m Mount, options mountOptions) (Mount, error) {
 	}
 	m.Volume.Options = options
 	m.Warnings = append(m.Warnings, s.cacheWarnings(m.HostPaths, options)...)
+	if s.Outline {
+		return m, nil
+	}
 	secret, warnings, err := juicefsSecret(s.SecretObject, s.Secret, m.HostPaths)
 	if err != nil {
 		return Mount{}, err

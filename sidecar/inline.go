@@ -7,9 +7,21 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// inlineSource reads a volume that the pod describes itself. The pod's author need not be an administrator, so Describe
-// allows such a volume fewer attributes (Source.Tenant).
+// inlineSource reads a volume that the pod describes itself.
 func (r *Resolver) inlineSource(ctx context.Context, pod *corev1.Pod, v corev1.Volume) (Source, error) {
+	src, err := r.describeInline(pod, v)
+	if err != nil {
+		return Source{}, err
+	}
+	name := v.CSI.NodePublishSecretRef.Name
+	src.SecretObject = secretObject(pod.Namespace, name)
+	src.Secret, err = r.secret(ctx, pod.Namespace, name, src.Object+" names it in "+volumeField(v.Name)+".csi.nodePublishSecretRef")
+	return src, err
+}
+
+// describeInline reads what the pod says. Its author need not be an administrator, so Describe allows such a volume fewer
+// attributes (Source.Tenant).
+func (r *Resolver) describeInline(pod *corev1.Pod, v corev1.Volume) (Source, error) {
 	field := volumeField(v.Name) + ".csi"
 	if !slices.Contains(r.drivers, v.CSI.Driver) {
 		return Source{}, r.foreign(&Error{
@@ -37,7 +49,5 @@ func (r *Resolver) inlineSource(ctx context.Context, pod *corev1.Pod, v corev1.V
 			Cure:    "name a Secret of namespace " + pod.Namespace + " there",
 		}
 	}
-	src.SecretObject = secretObject(pod.Namespace, ref.Name)
-	src.Secret, err = r.secret(ctx, pod.Namespace, ref.Name, src.Object+" names it in "+field+".nodePublishSecretRef")
-	return src, err
+	return src, nil
 }

@@ -39,11 +39,14 @@ type Options struct {
 	Version string
 	// Images replace the default image of a client. A PersistentVolume can still name its own.
 	Images map[mount.ClientKind]string
+	// Classes reads StorageClasses. Only Outline needs them.
+	Classes Classes
 }
 
 // Resolver finds out what the volumes of a pod are. It is safe for concurrent use.
 type Resolver struct {
 	objects Objects
+	classes Classes
 	drivers []string
 	images  map[mount.ClientKind]string
 }
@@ -53,7 +56,7 @@ func NewResolver(o Options) (*Resolver, error) {
 	if o.Objects == nil {
 		return nil, errors.New("resolver needs objects")
 	}
-	r := &Resolver{objects: o.Objects, drivers: o.Drivers, images: make(map[mount.ClientKind]string, len(Clients))}
+	r := &Resolver{objects: o.Objects, classes: o.Classes, drivers: o.Drivers, images: make(map[mount.ClientKind]string, len(Clients))}
 	if len(r.drivers) == 0 {
 		r.drivers = []string{DefaultDriver}
 	}
