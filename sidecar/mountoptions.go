@@ -88,6 +88,10 @@ func (s Source) options() (mountOptions, error) {
 		return nil, &Error{Reason: ReasonAttributeInvalid, Object: s.Object, Field: s.MountOptionsField,
 			Message: "has mount options that " + problem, Cure: optionsCure}
 	}
+	options, err := s.filledIn(all, options)
+	if err != nil {
+		return nil, err
+	}
 	return append(all, options...), nil
 }
 
