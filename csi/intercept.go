@@ -16,7 +16,7 @@ func interceptor(log logrus.FieldLogger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		began := time.Now()
 		response, err := recovered(ctx, request, log, handler)
-		err = translate(err)
+		err = scrub(translate(err), request)
 		entry := log.WithFields(logrus.Fields{
 			"method": info.FullMethod, "request": redacted{request}, "duration": time.Since(began), "code": status.Code(err).String(),
 		})

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/sidemount/sidemount/mount"
+	"github.com/sidemount/sidemount/mount/admin"
 )
 
 // table gives each error of the inner packages its gRPC code, the first match wins. The meanings are those of the CSI
@@ -17,6 +18,11 @@ var table = []struct {
 	err  error
 	code codes.Code
 }{
+	{admin.ErrNotFound, codes.NotFound},
+	{admin.ErrExists, codes.AlreadyExists},
+	{admin.ErrInvalid, codes.InvalidArgument},
+	{admin.ErrBusy, codes.Aborted},
+	{admin.ErrInUse, codes.FailedPrecondition},
 	{mount.ErrNotFound, codes.NotFound},
 	{mount.ErrClosed, codes.FailedPrecondition},
 	{mount.ErrRefused, codes.PermissionDenied},
