@@ -31,8 +31,17 @@ func (s *session) follow(ctx context.Context, a *agent) {
 			}
 			return
 		}
+		if m.Type == wire.Back {
+			s.onBack(ctx, a, m.Request, got[0])
+			got[0].Close()
+			continue
+		}
 		wire.CloseAll(got)
 		switch m.Type {
+		case wire.Unback:
+			s.onUnback(m.Backings)
+		case wire.Known:
+			s.onKnown(m.Backings)
 		case wire.State:
 			s.onState(ctx, *m.Client, &probing)
 		case wire.Pong:

@@ -122,12 +122,10 @@ func (s *session) open(ctx context.Context) (err error) {
 	v := s.request.Volume
 	c, err := fuse.Mount(ctx, s.request.Target, fuse.Options{
 		Kind: v.Client, Source: sourcePrefix + string(s.request.ID), UID: s.request.UID, GID: s.request.GID, ReadOnly: v.ReadOnly,
+		NoResend: s.b.o.NoResend,
 	})
 	if err != nil {
 		return err
-	}
-	if s.b.o.NoResend {
-		c.Init = fuse.WithoutResend(c.Init)
 	}
 	held := &files{device: c.Device}
 	s.update(func() { s.files, s.init, s.answer, s.volumeKnown = held, c.Init, c.Answer, true })

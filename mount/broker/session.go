@@ -61,6 +61,9 @@ type session struct {
 	changed      chan struct{} // closed at the next change
 	returned     chan struct{} // closed when a restored session has got its files back
 	ending       bool
+
+	// backings are the backing files that this broker has registered or heard of. Only the goroutine that follows the agent uses it, and there is one at a time.
+	backings map[int32]bool
 }
 
 // files are the session's: the FUSE connection, its memory, and the lease of the present agent.
@@ -86,6 +89,7 @@ func (b *Broker) newSession(r Request, mountID string) *session {
 		gone:     make(chan struct{}),
 		changed:  make(chan struct{}),
 		returned: make(chan struct{}),
+		backings: map[int32]bool{},
 	}
 }
 

@@ -59,3 +59,28 @@ func (o *once) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.R
 	o.see(&in.InHeader)
 	return o.RawFileSystem.Read(cancel, in, buf)
 }
+
+func (o *once) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	o.see(&in.InHeader)
+	return o.RawFileSystem.Flush(cancel, in)
+}
+
+func (o *once) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	o.see(&in.InHeader)
+	return o.RawFileSystem.Fsync(cancel, in)
+}
+
+func (o *once) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, to []byte) (uint32, fuse.Status) {
+	o.see(h)
+	return o.RawFileSystem.GetXAttr(cancel, h, name, to)
+}
+
+func (o *once) SetLk(cancel <-chan struct{}, in *fuse.LkIn) fuse.Status {
+	o.see(&in.InHeader)
+	return o.RawFileSystem.SetLk(cancel, in)
+}
+
+func (o *once) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	o.see(&in.InHeader)
+	return o.RawFileSystem.ReadDirPlus(cancel, in, out)
+}

@@ -39,6 +39,7 @@ func (s *Session) Serve(ctx context.Context, fs fuse.RawFileSystem, o Options) e
 		return err
 	}
 	defer dev.Close()
+	s.backing.agreed = kernel.CanPassthrough(m.Answer)
 	decorated := &once{RawFileSystem: fs, journal: openJournal(s.memory.journal(), s.resumed)}
 	if !kernel.CanResend(m.Init) {
 		decorated.highest = s.memory.highest
@@ -99,7 +100,7 @@ func (s *Session) serve(ctx context.Context, server *fuse.Server) error {
 		server.Serve()
 	}()
 	orphaned := make(chan error, 1)
-	go func() { orphaned <- s.answerPings(ctx) }()
+	go func() { orphaned <- s.listen(ctx) }()
 	select {
 	case <-ended:
 		return nil
@@ -113,14 +114,18 @@ func (s *Session) serve(ctx context.Context, server *fuse.Server) error {
 	}
 }
 
-// answerPings runs until the connection to the agent breaks: without its agent, a client must not go on.
-func (s *Session) answerPings(ctx context.Context) error {
+// listen answers pings and hands on what the broker says, until the connection to the agent breaks: without its agent, a client must not go on.
+func (s *Session) listen(ctx context.Context) error {
 	for {
 		m, files, err := s.conn.Receive(ctx)
 		if err != nil {
 			return fmt.Errorf("lost the agent: %w", err)
 		}
 		wire.CloseAll(files)
+		if m.Type == wire.Backed {
+			s.backing.deliver(m)
+			continue
+		}
 		if m.Type != wire.Ping {
 			return fmt.Errorf("%s while serving: %w", m.Type, wire.ErrProtocol)
 		}

@@ -25,6 +25,7 @@ type Session struct {
 	resumed bool
 	memory  *memory
 	state   *state
+	backing backing
 }
 
 // Open takes the inherited file 3 and waits for the agent's config message.
@@ -58,7 +59,9 @@ func open(conn *wire.Conn) (*Session, error) {
 		files[1].Close()
 		return nil, err
 	}
-	return &Session{conn: conn, lease: files[1], volume: *m.Volume, resumed: m.Resumed, memory: memory, state: openState(memory.state())}, nil
+	s := &Session{conn: conn, lease: files[1], volume: *m.Volume, resumed: m.Resumed, memory: memory, state: openState(memory.state())}
+	s.backing.init(conn)
+	return s, nil
 }
 
 // Volume is what to serve, its Secret included.

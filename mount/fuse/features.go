@@ -22,7 +22,9 @@ const (
 	ParallelDirOps Flags = 1 << 18
 	MaxPages       Flags = 1 << 22
 	CacheSymlinks  Flags = 1 << 23
+	KillPrivV2     Flags = 1 << 28
 	InitExt        Flags = 1 << 30
+	Passthrough    Flags = 1 << 37
 	HasResend      Flags = 1 << 39
 )
 
@@ -48,7 +50,11 @@ func FeaturesOf(kind mount.ClientKind) (Features, error) {
 		f.Flags |= PosixLocks | FlockLocks | CacheSymlinks
 		return f, nil
 	case mount.Passthrough:
-		// The kernel itself keeps this client's locks: they hold on this mount only, and no crash can lose them.
+		// The kernel itself keeps this client's locks: they hold on this mount only, and no crash can lose them. It also reads and writes files by itself where
+		// it can (Linux 6.9).
+		// And it need not ask before a write whether the file has capabilities that the write must take away: the host does that by itself, because the
+		// client is not privileged.
+		f.Flags |= Passthrough | KillPrivV2
 		return f, nil
 	}
 	return Features{}, fmt.Errorf("client %q is unknown: %w", kind, mount.ErrConfig)
@@ -75,18 +81,24 @@ func Negotiate(kind mount.ClientKind, init []byte) ([]byte, error) {
 	}.Marshal(), nil
 }
 
+// CanPassthrough tells whether the kernel and the client's kind have agreed that the kernel may read and write files by itself.
+func CanPassthrough(answer []byte) bool {
+	a, err := ParseAnswer(answer)
+	return err == nil && a.Flags&Passthrough != 0
+}
+
 // CanResend tells whether the kernel can give a new client the requests that a dead one took with it (Linux 6.9).
 func CanResend(init []byte) bool {
 	in, err := ParseInit(init)
 	return err == nil && in.Flags&HasResend != 0
 }
 
-// WithoutResend returns an INIT request that does not offer what CanResend is about.
-func WithoutResend(init []byte) []byte {
+// withoutResend returns an INIT request as a kernel before Linux 6.9 would send it: without what CanResend and CanPassthrough are about.
+func withoutResend(init []byte) []byte {
 	b := append([]byte(nil), init...)
 	if len(b) >= inHeaderSize+initFlags2At+4 {
 		flags2 := binary.NativeEndian.Uint32(b[inHeaderSize+initFlags2At:])
-		binary.NativeEndian.PutUint32(b[inHeaderSize+initFlags2At:], flags2&^uint32(HasResend>>32))
+		binary.NativeEndian.PutUint32(b[inHeaderSize+initFlags2At:], flags2&^uint32((HasResend|Passthrough)>>32))
 	}
 	return b
 }

@@ -36,7 +36,7 @@ func TestParseInit(t *testing.T) {
 	if !CanResend(newInit(modern)) {
 		t.Error("the kernel's ability to resend is not seen")
 	}
-	if CanResend(WithoutResend(newInit(modern))) {
+	if CanResend(withoutResend(newInit(modern))) {
 		t.Error("the ability to resend is still there")
 	}
 }

@@ -22,6 +22,8 @@ type Options struct {
 	UID, GID uint32
 	// ReadOnly makes the kernel refuse writes with EROFS.
 	ReadOnly bool
+	// NoResend treats the kernel as one before Linux 6.9. Default false: the kernel says what it can.
+	NoResend bool
 }
 
 // Connection is a FUSE connection that is mounted and has agreed on INIT.
@@ -58,6 +60,9 @@ func Mount(ctx context.Context, target string, o Options) (c *Connection, err er
 	c = &Connection{Device: dev}
 	if c.Init, err = ReadInit(ctx, dev); err != nil {
 		return nil, err
+	}
+	if o.NoResend {
+		c.Init = withoutResend(c.Init)
 	}
 	if c.Answer, err = Negotiate(o.Kind, c.Init); err != nil {
 		return nil, err

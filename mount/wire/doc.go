@@ -24,6 +24,15 @@
 //	client → agent    failed                                instead of any of the above
 //	agent  → client   ping ↔ pong
 //
+// # Client and broker, relayed by the agent (FUSE passthrough)
+//
+//	client → broker   back     + file                       let the kernel read and write this file itself
+//	broker → client   backed                                the file's number, or none and why
+//	client → broker   unback                                these numbers are not needed any more
+//	client → broker   known                                 a new client knows these numbers; all others are not needed any more
+//
+// An agent without a broker answers back itself, with none, and passes the other two on later.
+//
 // # Files
 //
 // Who receives a file owns it. Every message type has an exact number of files; a message with another number is refused and its files are closed. All

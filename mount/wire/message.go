@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sidemount/sidemount/mount"
@@ -18,6 +19,9 @@ const (
 	MaxMessage = 320 << 10
 	maxText    = 4 << 10
 )
+
+// MaxBackings is how many backing files a session may have, and how many numbers fit into a message.
+const MaxBackings = 4096
 
 // ErrProtocol: the bytes are not a message of this protocol. The connection is of no more use.
 var ErrProtocol = errors.New("protocol violation")
@@ -44,12 +48,17 @@ const (
 	Attach   Type = "attach"
 	Serving  Type = "serving"
 	Failed   Type = "failed"
+	Back     Type = "back"
+	Backed   Type = "backed"
+	Unback   Type = "unback"
+	Known    Type = "known"
 )
 
 // files is the exact number of files that travel with a message; a type that is not here does not exist.
 var files = map[Type]int{
 	Hello: 0, Session: 4, Deposit: 3, Accepted: 0, Refused: 0, State: 0, Replace: 0, Update: 0, Close: 0, Closed: 0, Ping: 0, Pong: 0,
 	Config: 2, Ready: 0, Attach: 1, Serving: 0, Failed: 0,
+	Back: 1, Backed: 0, Unback: 0, Known: 0,
 }
 
 const maxFiles = 4
@@ -95,9 +104,15 @@ type Message struct {
 	Client *Client `json:"client,omitempty"`
 	// Grace is how long close may take.
 	Grace time.Duration `json:"graceNanoseconds,omitempty"`
-	// Cause and Text explain failed, refused and replace; Text is for people and never holds a secret.
+	// Cause and Text explain failed, refused, replace and backed; Text is for people and never holds a secret.
 	Cause Cause  `json:"cause,omitempty"`
 	Text  string `json:"text,omitempty"`
+	// Request tells which back a backed answers; 0 answers all.
+	Request uint64 `json:"request,omitempty"`
+	// Backing is the number of a backing file, with backed; 0 refuses.
+	Backing int32 `json:"backing,omitempty"`
+	// Backings are numbers of backing files, with unback and known.
+	Backings []int32 `json:"backings,omitempty"`
 }
 
 // Client is what an agent tells of its client.
@@ -168,6 +183,18 @@ func (m Message) check() error {
 		return fmt.Errorf("%s without a client's state: %w", m.Type, ErrProtocol)
 	case m.Grace < 0:
 		return fmt.Errorf("%s with a negative grace: %w", m.Type, ErrProtocol)
+	case m.Type == Back && m.Request == 0:
+		return fmt.Errorf("%s without a request's number: %w", m.Type, ErrProtocol)
+	}
+	return m.checkBackings()
+}
+
+func (m Message) checkBackings() error {
+	if len(m.Backings) > MaxBackings {
+		return fmt.Errorf("%s of %d backing files: %w", m.Type, len(m.Backings), ErrProtocol)
+	}
+	if m.Backing < 0 || slices.ContainsFunc(m.Backings, func(number int32) bool { return number <= 0 }) {
+		return fmt.Errorf("%s with a backing file's number below 1: %w", m.Type, ErrProtocol)
 	}
 	return nil
 }

@@ -59,6 +59,7 @@ func (s *supervisor) onClient(e processEvent) {
 		s.onEnd(e)
 		return
 	}
+	defer wire.CloseAll(e.files)
 	switch e.message.Type {
 	case wire.Ready:
 		s.attach()
@@ -66,6 +67,10 @@ func (s *supervisor) onClient(e processEvent) {
 		s.onServing()
 	case wire.Pong:
 		s.answered = true
+	case wire.Back:
+		s.ask(e.message, e.files[0])
+	case wire.Unback, wire.Known:
+		s.pass(e.message)
 	case wire.Failed:
 		s.view.Cause, s.view.Text = e.message.Cause, e.message.Text
 		s.log.warn("the client cannot serve", "cause", e.message.Cause, "error", e.message.Text)
@@ -83,7 +88,7 @@ func (s *supervisor) attach() {
 		// The connection is gone; the client will see that at once, and the broker decides what comes next.
 		s.log.warn("resend", "error", err)
 	}
-	s.held.taken = true
+	s.held.taken, s.client.attached = true, true
 	s.toClient(wire.Message{Type: wire.Attach, Init: s.held.init, Answer: s.held.answer}, s.held.device)
 }
 

@@ -24,14 +24,17 @@ type process struct {
 	started time.Time
 	// serving is when it said so.
 	serving time.Time
+	// attached: it has the connection.
+	attached bool
 	// told: it has been asked to end.
 	told bool
 	ooms int
 }
 
-// processEvent is a message of the client, or its end.
+// processEvent is a message of the client with its files, or its end.
 type processEvent struct {
 	message wire.Message
+	files   []*os.File
 	ended   *syscall.WaitStatus
 }
 
@@ -79,8 +82,7 @@ func (p *process) watch(ended <-chan syscall.WaitStatus) {
 			if err != nil {
 				return
 			}
-			wire.CloseAll(files)
-			p.events <- processEvent{message: m}
+			p.events <- processEvent{message: m, files: files}
 		}
 	}()
 	status := <-ended

@@ -34,6 +34,10 @@ type supervisor struct {
 	end      *time.Timer // the end may take no longer
 	ending   bool
 	answered bool // the client has answered the last ping
+	// acquainted: this connection's broker has the session.
+	acquainted bool
+	// owed is what the client has to say to the broker and could not yet.
+	owed []wire.Message
 }
 
 func newSupervisor(a *Agent, r *reaper, l *link) *supervisor {
@@ -103,13 +107,14 @@ func (s *supervisor) clientEvents() <-chan processEvent {
 func (s *supervisor) onLink(e linkEvent) {
 	switch {
 	case e.conn != nil:
-		s.conn = e.conn
+		s.conn, s.acquainted = e.conn, false
 		s.introduce()
 	case e.lost != nil:
 		if s.conn != nil && s.held != nil {
 			s.log.warn("lost the broker", "error", e.lost)
 		}
 		s.conn = nil
+		s.answerFor()
 	default:
 		s.onOrder(e)
 	}
@@ -149,7 +154,7 @@ func (s *supervisor) onOrder(e linkEvent) {
 	m := e.message
 	switch {
 	case m.Type == wire.Session && s.held == nil:
-		s.held = newHolding(m, e.files)
+		s.held, s.acquainted, s.owed = newHolding(m, e.files), true, nil
 		s.log.info("got the session", "session", m.Session, "volume", m.Volume.ID, "resumed", m.Resumed)
 		if !s.ending {
 			s.start()
@@ -157,7 +162,9 @@ func (s *supervisor) onOrder(e linkEvent) {
 		return
 	case m.Type == wire.Accepted && s.held != nil:
 		s.log.info("the broker has the session again", "session", s.held.id)
+		s.acquainted = true
 		s.report()
+		s.settle()
 	case m.Type == wire.Refused:
 		s.onRefused(m)
 	case m.Type == wire.Update && s.held != nil:
@@ -166,6 +173,8 @@ func (s *supervisor) onOrder(e linkEvent) {
 		s.kill("hung")
 	case m.Type == wire.Ping:
 		s.onPing()
+	case m.Type == wire.Backed:
+		s.onBacked(m)
 	case m.Type == wire.Close:
 		s.log.info("the session is being closed")
 		s.beginEnd(m.Grace)

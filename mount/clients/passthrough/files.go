@@ -90,45 +90,58 @@ func (f *FS) anyFile(fh, node uint64) (*os.File, error) {
 
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	f.removal.RLock()
-	defer f.removal.RUnlock()
 	file, err := f.reach(in.NodeId, int(in.Flags)&reopenable)
 	if err != nil {
+		f.removal.RUnlock()
 		return status(err)
 	}
-	f.table.open(in.NodeId, 1)
-	out.Fh = f.files.add(file)
+	f.opened(in.NodeId, file, in.Flags, out)
 	return fuse.OK
 }
 
 func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	f.removal.RLock()
-	defer f.removal.RUnlock()
 	var file *os.File
-	s := f.make(in.NodeId, name, &out.EntryOut, func(dir int) error {
-		flags := int(in.Flags)&(reopenable|unix.O_EXCL|unix.O_TRUNC) | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_CLOEXEC
-		fd, err := unix.Openat(dir, name, flags, in.Mode&0o7777)
-		if err != nil {
-			return err
-		}
-		file = os.NewFile(uintptr(fd), name)
-		return nil
+	access := in.Flags
+	s := f.make(in.NodeId, name, &out.EntryOut, func(dir int) (err error) {
+		file, access, err = f.createIn(dir, name, in)
+		return err
 	})
 	if s != fuse.OK {
+		f.removal.RUnlock()
 		if file != nil {
 			file.Close()
 		}
 		return s
 	}
-	f.table.open(out.NodeId, 1)
-	out.Fh = f.files.add(file)
+	f.opened(out.NodeId, file, access, &out.OpenOut)
 	return fuse.OK
+}
+
+// createIn creates a file and opens it for reading and writing if it can be a backing file then, at least for what was asked for.
+func (f *FS) createIn(dir int, name string, in *fuse.CreateIn) (file *os.File, access uint32, err error) {
+	flags := int(in.Flags)&(reopenable|unix.O_EXCL|unix.O_TRUNC) | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	wished := flags
+	if f.backings.by != nil {
+		wished = flags&^unix.O_ACCMODE | unix.O_RDWR
+	}
+	fd, err := unix.Openat(dir, name, wished, in.Mode&0o7777)
+	if err == unix.EACCES && wished != flags {
+		// It was there already.
+		wished = flags
+		fd, err = unix.Openat(dir, name, wished, in.Mode&0o7777)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return os.NewFile(uintptr(fd), name), uint32(wished), nil
 }
 
 // Release that is sent again may have been counted by the client that died, so it is not counted; see table.open.
 func (f *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	const resent = 1 << 63
 	if in.Unique&resent == 0 {
-		f.table.open(in.NodeId, -1)
+		f.released(in.NodeId)
 	}
 	f.files.remove(in.Fh)
 }

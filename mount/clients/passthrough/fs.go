@@ -38,8 +38,9 @@ type FS struct {
 	gone   removed
 	full   sync.Once
 	// removal is held by whoever takes a name away, from looking whether the file is open until the name is gone; those who open hold it for reading.
-	removal sync.RWMutex
-	modes   modes
+	removal  sync.RWMutex
+	modes    modes
+	backings backings
 }
 
 // New opens the directory that a volume describes. The caller serves it with package client.
@@ -78,6 +79,7 @@ func (f *FS) Init(*fuse.Server) {
 	f.files.init(f.epoch())
 	f.hidden.init(f)
 	f.restoreMode()
+	f.backings.init(f.keep, f.table)
 }
 
 // epoch counts the clients of the session, so that their file handles differ.

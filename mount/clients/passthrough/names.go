@@ -31,11 +31,12 @@ func (f *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.
 	return f.make(h.NodeId, name, out, func(int) error { return nil })
 }
 
-// Forget also removes a hidden file that nobody can reach any more.
+// Forget also removes a hidden file that nobody can reach any more, and a backing file whose handles were counted wrong after a crash.
 func (f *FS) Forget(node, lookups uint64) {
-	if parent, name, gone := f.table.forget(node, lookups); gone {
+	if was, gone := f.table.forget(node, lookups); gone {
 		f.gone.forget(node)
-		f.hidden.forget(parent, name)
+		f.hidden.forget(was.parent, was.name)
+		f.unback(was.backing)
 	}
 }
 

@@ -16,7 +16,7 @@ const rootID = 1
 
 // table knows a path of every node that the kernel knows, as (parent, name) pairs in memory that outlives the process.
 //
-//	slot: node uint64 | parent uint64 | lookups uint64 | opens uint32, length uint16 | name [255]byte
+//	slot: node uint64 | parent uint64 | lookups uint64 | opens uint32, length uint16 | backing uint64 | name [255]byte
 //
 // A slot with lookups is in use. Its other words are written before; a change of name is a new slot, so that a death in the middle leaves the old name or the
 // new one.
@@ -31,8 +31,9 @@ type table struct {
 
 const (
 	tableHeader = 64
-	slotSize    = 288
-	nameAt      = 32
+	slotSize    = 296
+	backingAt   = 32
+	nameAt      = 40
 	maxName     = 255
 )
 
@@ -73,12 +74,12 @@ func (t *table) know(node, parent uint64, name string) error {
 		word(t.slot(i), 16).Add(1)
 		return nil
 	}
-	lookups, opens := uint64(1), uint32(0)
+	kept := use{lookups: 1}
 	if ok {
-		lookups += word(t.slot(i), 16).Load()
-		opens = t.opens(i)
+		kept = t.use(i)
+		kept.lookups++
 	}
-	return t.place(node, parent, name, lookups, opens)
+	return t.place(node, parent, name, kept)
 }
 
 // move gives a known node another name.
@@ -89,11 +90,23 @@ func (t *table) move(node, parent uint64, name string) error {
 	if !ok || t.names(i, parent, name) {
 		return nil
 	}
-	return t.place(node, parent, name, word(t.slot(i), 16).Load(), t.opens(i))
+	return t.place(node, parent, name, t.use(i))
+}
+
+// use is what a slot knows of a node besides its name.
+type use struct {
+	lookups uint64
+	opens   uint32
+	backing int32
+}
+
+func (t *table) use(i int) use {
+	s := t.slot(i)
+	return use{lookups: word(s, 16).Load(), opens: t.opens(i), backing: int32(word(s, backingAt).Load())}
 }
 
 // place writes a new slot for a node and frees the old one. The caller holds mu.
-func (t *table) place(node, parent uint64, name string, lookups uint64, opens uint32) error {
+func (t *table) place(node, parent uint64, name string, u use) error {
 	if len(name) > maxName {
 		return unix.ENAMETOOLONG
 	}
@@ -104,10 +117,11 @@ func (t *table) place(node, parent uint64, name string, lookups uint64, opens ui
 	s := t.slot(i)
 	word(s, 0).Store(node)
 	word(s, 8).Store(parent)
-	binary.NativeEndian.PutUint32(s[24:], opens)
+	binary.NativeEndian.PutUint32(s[24:], u.opens)
 	binary.NativeEndian.PutUint16(s[28:], uint16(len(name)))
 	copy(s[nameAt:], name)
-	word(s, 16).Store(lookups)
+	word(s, backingAt).Store(uint64(u.backing))
+	word(s, 16).Store(u.lookups)
 	if old, ok := t.index[node]; ok {
 		t.release(old)
 	}
@@ -145,14 +159,17 @@ func (t *table) name(s []byte) []byte {
 
 func (t *table) opens(i int) uint32 { return binary.NativeEndian.Uint32(t.slot(i)[24:]) }
 
-// open counts the open handles of a node. It may count too many after a crash, never too few.
-func (t *table) open(node uint64, by int) {
+// open counts the open handles of a node and returns how many there are, 0 for a node that is not in the table. It may count too many after a crash, never too few.
+func (t *table) open(node uint64, by int) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if i, ok := t.index[node]; ok {
-		n := max(0, int(t.opens(i))+by)
-		binary.NativeEndian.PutUint32(t.slot(i)[24:], uint32(n))
+	i, ok := t.index[node]
+	if !ok {
+		return 0
 	}
+	n := max(0, int(t.opens(i))+by)
+	binary.NativeEndian.PutUint32(t.slot(i)[24:], uint32(n))
+	return n
 }
 
 // isOpen tells whether somebody may have the node open.
@@ -163,6 +180,41 @@ func (t *table) isOpen(node uint64) bool {
 	return ok && t.opens(i) > 0
 }
 
+// backing returns the number of a node's backing file, 0 if it has none.
+func (t *table) backing(node uint64) int32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i, ok := t.index[node]
+	if !ok {
+		return 0
+	}
+	return t.use(i).backing
+}
+
+// back notes the number of a node's backing file, 0 for none.
+func (t *table) back(node uint64, number int32) (ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i, ok := t.index[node]
+	if ok {
+		word(t.slot(i), backingAt).Store(uint64(number))
+	}
+	return ok
+}
+
+// backings returns the numbers of all backing files.
+func (t *table) backings() []int32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var numbers []int32
+	for _, i := range t.index {
+		if u := t.use(i); u.backing > 0 {
+			numbers = append(numbers, u.backing)
+		}
+	}
+	return numbers
+}
+
 // knows tells whether the kernel knows a node.
 func (t *table) knows(node uint64) bool {
 	t.mu.Lock()
@@ -171,23 +223,30 @@ func (t *table) knows(node uint64) bool {
 	return ok
 }
 
-// forget takes back what the kernel has been given. It returns where the node was if the kernel knows it no more.
-func (t *table) forget(node, lookups uint64) (parent uint64, name string, gone bool) {
+// forget takes back what the kernel has been given. It returns what the node leaves if the kernel knows it no more.
+func (t *table) forget(node, lookups uint64) (was forgotten, gone bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i, ok := t.index[node]
 	if !ok {
-		return 0, "", false
+		return forgotten{}, false
 	}
 	s := t.slot(i)
 	if left := word(s, 16).Load(); left > lookups {
 		word(s, 16).Store(left - lookups)
-		return 0, "", false
+		return forgotten{}, false
 	}
-	parent, name = word(s, 8).Load(), string(t.name(s))
+	was = forgotten{word(s, 8).Load(), string(t.name(s)), t.use(i).backing}
 	t.release(i)
 	delete(t.index, node)
-	return parent, name, true
+	return was, true
+}
+
+// forgotten is what a node leaves.
+type forgotten struct {
+	parent  uint64
+	name    string
+	backing int32
 }
 
 // at returns the place of a node.

@@ -27,8 +27,8 @@ func TestTableSurvives(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, name, gone := tab.forget(13, 1); !gone || name != "gone" {
-		t.Errorf("forgot %q, %v", name, gone)
+	if was, gone := tab.forget(13, 1); !gone || was.name != "gone" {
+		t.Errorf("forgot %+v, %v", was, gone)
 	}
 	if err := tab.move(11, rootID, "moved"); err != nil {
 		t.Fatal(err)
@@ -43,10 +43,10 @@ func TestTableSurvives(t *testing.T) {
 	if !next.isOpen(12) || next.isOpen(11) {
 		t.Error("open handles are not what they were")
 	}
-	if _, _, gone := next.forget(12, 1); gone {
+	if _, gone := next.forget(12, 1); gone {
 		t.Error("a node that was given out twice is forgotten at once")
 	}
-	if _, _, gone := next.forget(12, 1); !gone {
+	if _, gone := next.forget(12, 1); !gone {
 		t.Error("a node is never forgotten")
 	}
 }
