@@ -74,10 +74,6 @@ capabilities: {drop: [ALL]}
     - {key: sidemount.io/serverless, operator: DoesNotExist}
 {{- end -}}
 
-{{- define "sidemount.mountPriorityClass" -}}
-{{- .Values.mountPods.priorityClass.name | default (printf "%s-mount" (include "sidemount.fullname" .)) -}}
-{{- end -}}
-
 {{/* The socket on which the kubelet finds the driver; its path is the same in the pod and on the host. */}}
 {{- define "sidemount.nodeSocket" -}}
 {{ .Values.kubeletDir }}/plugins/{{ .Values.driverName }}/csi.sock
