@@ -36,7 +36,7 @@ func newCommand() *cobra.Command {
 			return fromEnvironment(cmd.Flags())
 		},
 	}
-	root.AddCommand(newNodeCommand(), newVersionCommand())
+	root.AddCommand(newNodeCommand(), newCheckUnusedCommand(), newVersionCommand())
 	return root
 }
 
