@@ -147,4 +147,6 @@ func (d *document) relate(from, kind, to string) {
 // notInID is what an SPDX identifier cannot hold.
 var notInID = regexp.MustCompile(`[^A-Za-z0-9.-]`)
 
-func id(kind, name string) string { return "SPDXRef-" + kind + "-" + notInID.ReplaceAllString(name, "-") }
+func id(kind, name string) string {
+	return "SPDXRef-" + kind + "-" + notInID.ReplaceAllString(name, "-")
+}
