@@ -2,6 +2,7 @@ package csi
 
 import (
 	"context"
+	"path"
 	"runtime/debug"
 	"time"
 
@@ -12,14 +13,14 @@ import (
 )
 
 // interceptor surrounds every call: a panic becomes an Internal error, an error gets its code, and the call is logged.
-func interceptor(log logrus.FieldLogger) grpc.UnaryServerInterceptor {
+func interceptor(log logrus.FieldLogger, observe func(method, code string, took time.Duration)) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		began := time.Now()
 		response, err := recovered(ctx, request, log, handler)
 		err = scrub(translate(err), request)
-		entry := log.WithFields(logrus.Fields{
-			"method": info.FullMethod, "request": redacted{request}, "duration": time.Since(began), "code": status.Code(err).String(),
-		})
+		took, code := time.Since(began), status.Code(err).String()
+		observe(path.Base(info.FullMethod), code, took)
+		entry := log.WithFields(logrus.Fields{"method": info.FullMethod, "request": redacted{request}, "duration": took, "code": code})
 		switch status.Code(err) {
 		case codes.OK:
 			entry.Debug("call answered")

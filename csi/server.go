@@ -40,6 +40,8 @@ type Options struct {
 	Ready func(context.Context) error
 	// Grace is how long calls under way may go on when the server ends. Default 10 s.
 	Grace time.Duration
+	// Observe is told of every call: its method, its gRPC code and how long it took. nil: nobody is told.
+	Observe func(method, code string, took time.Duration)
 	// Log is where calls are logged. Default: the standard logger.
 	Log logrus.FieldLogger
 }
@@ -68,6 +70,9 @@ func New(o Options) (*Server, error) {
 	if o.Ready == nil {
 		o.Ready = func(context.Context) error { return nil }
 	}
+	if o.Observe == nil {
+		o.Observe = func(string, string, time.Duration) {}
+	}
 	if o.Grace == 0 {
 		o.Grace = 10 * time.Second
 	}
@@ -84,7 +89,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", s.socket, err)
 	}
-	server := grpc.NewServer(grpc.UnaryInterceptor(interceptor(s.options.Log)))
+	server := grpc.NewServer(grpc.UnaryInterceptor(interceptor(s.options.Log, s.options.Observe)))
 	spec.RegisterIdentityServer(server, &identity{
 		name: s.options.Name, version: s.options.Version, controller: s.options.Controller != nil, ready: s.options.Ready,
 	})

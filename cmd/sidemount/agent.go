@@ -9,6 +9,18 @@ import (
 
 const agentName = "sidemount-agent"
 
+// agentPathOr returns the agent beside this program, unless a path is given.
+func agentPathOr(given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	return filepath.Join(filepath.Dir(self), agentName), nil
+}
+
 // installAgent copies the agent into a directory of its own, which every sidecar gets to see, and nothing else of this host with
 // it. The file is replaced as a whole: running sidecars keep the one they have started from.
 func installAgent(program, dir string) error {

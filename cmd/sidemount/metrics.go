@@ -46,10 +46,14 @@ func newMetrics() *metrics {
 			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
 		}),
 	}
-	m.registry.MustRegister(m.start, m.events, m.pause, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "sidemount_build_info", Help: "Always 1; the version is a label", ConstLabels: prometheus.Labels{"version": version},
-	}, func() float64 { return 1 }))
+	m.registry.MustRegister(m.start, m.events, m.pause, buildInfo())
 	return m
+}
+
+func buildInfo() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sidemount_build_info", Help: "Always 1; the version is a label", ConstLabels: prometheus.Labels{"version": version},
+	}, func() float64 { return 1 })
 }
 
 func (m *metrics) podRunning(_ *corev1.Pod, after time.Duration) { m.start.Observe(after.Seconds()) }

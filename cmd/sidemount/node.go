@@ -97,19 +97,12 @@ func (o *nodeOptions) addTo(f *pflag.FlagSet) {
 
 // complete fills in what depends on the host and refuses what cannot work.
 func (o *nodeOptions) complete() error {
-	if o.nodeName == "" {
-		name, err := os.Hostname()
-		if err != nil {
-			return fmt.Errorf("find the host's name: %w", err)
-		}
-		o.nodeName = strings.ToLower(name)
+	var err error
+	if o.nodeName, err = nodeNameOr(o.nodeName); err != nil {
+		return err
 	}
-	if o.agentPath == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return fmt.Errorf("find this program: %w", err)
-		}
-		o.agentPath = filepath.Join(filepath.Dir(self), "sidemount-agent")
+	if o.agentPath, err = agentPathOr(o.agentPath); err != nil {
+		return err
 	}
 	for name, dir := range map[string]string{"root-dir": o.rootDir, "run-dir": o.runDir, "pod-logs-dir": o.podLogsDir} {
 		if !filepath.IsAbs(dir) {
@@ -120,6 +113,18 @@ func (o *nodeOptions) complete() error {
 		return fmt.Errorf("--tls-cert-file and --tls-private-key-file go together")
 	}
 	return nil
+}
+
+// nodeNameOr returns the host's name as the kubelet would, unless a name is given.
+func nodeNameOr(given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("find the host's name: %w", err)
+	}
+	return strings.ToLower(name), nil
 }
 
 // object is the Node object that the flags describe.

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/virtual-kubelet/virtual-kubelet/log"
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -39,7 +38,7 @@ const runtimeTimeout = time.Minute
 type virtualNode struct {
 	options *nodeOptions
 	clients *clients
-	parts   []part
+	parts
 
 	metrics  *metrics
 	recorder *recorder
@@ -53,12 +52,6 @@ type virtualNode struct {
 	engine   *provider.Engine
 	pods     *provider.Controller
 	node     *node.Node
-}
-
-// part is something that runs as long as the node.
-type part struct {
-	name string
-	run  func(ctx context.Context) error
 }
 
 // runNode runs a virtual node until ctx ends. Its pods go on then.
@@ -75,16 +68,7 @@ func runNode(ctx context.Context, o *nodeOptions) error {
 	// Calls under way have ended with the parts; a connection that cannot be closed ends with the process.
 	defer func() { _ = n.runtime.Close() }()
 	log.G(ctx).WithField("node", o.nodeName).WithField("version", version).Info("virtual node starts")
-	group, ctx := errgroup.WithContext(ctx)
-	for _, p := range n.parts {
-		group.Go(func() error {
-			if err := p.run(ctx); err != nil && ctx.Err() == nil {
-				return fmt.Errorf("%s: %w", p.name, err)
-			}
-			return nil
-		})
-	}
-	err := group.Wait()
+	err := n.runAll(ctx)
 	log.G(ctx).WithField("node", o.nodeName).Info("virtual node ends, its pods go on")
 	return err
 }
@@ -95,10 +79,6 @@ func (n *virtualNode) ended(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
-}
-
-func (n *virtualNode) add(name string, run func(ctx context.Context) error) {
-	n.parts = append(n.parts, part{name, run})
 }
 
 // connectCluster makes the clients and finds the node's own address.
