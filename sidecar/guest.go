@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -148,7 +149,9 @@ func (p guestPlace) command(mounts []Mount) []string {
 		argv = append(argv, "-server", server)
 	}
 	for _, m := range mounts {
-		argv = append(argv, "-volume", m.Volume.Name+":"+strconv.FormatInt(m.UID, 10)+":"+strconv.FormatInt(m.GID, 10))
+		argv = append(argv, "-volume", strings.Join([]string{
+			m.Volume.Name, strconv.FormatInt(m.UID, 10), strconv.FormatInt(m.GID, 10), string(GuestSession(m.Volume.Name)),
+		}, ":"))
 	}
 	return argv
 }

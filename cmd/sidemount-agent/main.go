@@ -3,6 +3,8 @@
 //	sidemount-agent run [flags] -- CLIENT [ARGUMENT...]   keep a session and run the client that serves it
 //	sidemount-agent probe PATH                           ask a mount for something and exit with the error's number
 //	sidemount-agent statfs PATH                          the same, and print what the file system says of its size
+//	sidemount-agent supervise [flags]                    hold the sessions of this pod, on a node that has nothing of ours
+//	sidemount-agent ready [flags] STATE                  ask supervise whether the pod's volumes are mounted, or serving
 //	sidemount-agent passthrough                          the embedded client: serve a directory
 package main
 
@@ -49,6 +51,10 @@ func run(args []string) int {
 		return runProbe(args[1:], func(*unix.Statfs_t) {})
 	case "statfs":
 		return runProbe(args[1:], printUsage)
+	case "supervise":
+		return runSupervisor(args[1:])
+	case "ready":
+		return runReady(args[1:])
 	case "passthrough":
 		return runPassthrough(args[1:])
 	case "version":
@@ -59,7 +65,7 @@ func run(args []string) int {
 }
 
 func usage() int {
-	fmt.Fprintln(os.Stderr, "usage: sidemount-agent run [-socket PATH] [-grace DURATION] [-start-timeout DURATION] [-restart-burst N] -- CLIENT [ARGUMENT...] | probe PATH | statfs PATH | passthrough | version")
+	fmt.Fprintln(os.Stderr, "usage: sidemount-agent run [-socket PATH] [-grace DURATION] [-start-timeout DURATION] [-restart-burst N] -- CLIENT [ARGUMENT...] | probe PATH | statfs PATH | supervise FLAGS | ready [-socket PATH] mounted|serving | passthrough | version")
 	return exitUsage
 }
 
