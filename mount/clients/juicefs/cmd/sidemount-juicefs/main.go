@@ -2,6 +2,7 @@
 //
 //	sidemount-juicefs           serve the session at the inherited file 3
 //	sidemount-juicefs format    format the volume that is described on standard input, if it is not formatted yet
+//	sidemount-juicefs worker    make, resize, copy and remove volumes for the CSI controller; see worker --help
 package main
 
 import (
@@ -45,8 +46,12 @@ func run(args []string) int {
 			return exitFailed
 		}
 		return 0
+	case args[0] == "worker":
+		return runWorker(args[1:], os.Stderr)
+	case args[0] == engineCommand:
+		return runEngine(args[1:])
 	}
-	fmt.Fprintln(os.Stderr, "usage: sidemount-juicefs [format]")
+	fmt.Fprintln(os.Stderr, "usage: sidemount-juicefs [format | worker --help]")
 	return exitUsage
 }
 
