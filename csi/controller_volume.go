@@ -144,8 +144,8 @@ func (c *controller) contentSize(ctx context.Context, fs admin.FileSystem, sourc
 	return snapshots[0].SizeBytes, nil
 }
 
-// DeleteVolume implements the call of that name. A volume without a record was not made by this driver, and its directory is left
-// alone.
+// DeleteVolume implements the call of that name. The request does not tell where the volume lies: the file system's records do. A
+// Secret that does not exist any more is an error, not the end of the volume, so that nothing is left behind unseen.
 func (c *controller) DeleteVolume(ctx context.Context, r *spec.DeleteVolumeRequest) (*spec.DeleteVolumeResponse, error) {
 	id := r.GetVolumeId()
 	if id == "" {

@@ -23,6 +23,7 @@ var table = []struct {
 	{admin.ErrInvalid, codes.InvalidArgument},
 	{admin.ErrBusy, codes.Aborted},
 	{admin.ErrInUse, codes.FailedPrecondition},
+	{admin.ErrFull, codes.ResourceExhausted},
 	{mount.ErrNotFound, codes.NotFound},
 	{mount.ErrClosed, codes.FailedPrecondition},
 	{mount.ErrRefused, codes.PermissionDenied},
