@@ -41,6 +41,12 @@ test-e2e: build ## Run the end-to-end tests on a cluster of their own
 recovery: build ## Kill clients, agents and the node's process N times below applications that notice everything (20: 1 min)
 	@N=$(N) hack/recovery.sh
 
+conformance: build ## Run Kubernetes' NodeConformance tests on the virtual node and on a kubelet; writes docs/conformance.md (30 min)
+	@hack/conformance.sh node
+
+e2e-storage: build ## Run Kubernetes' External.Storage tests on both kinds of node; writes docs/conformance.md
+	@hack/conformance.sh storage
+
 lint: ## Run golangci-lint (built from its module) over the Go code and shellcheck-like checks over the scripts
 	@hack/lint.sh
 
@@ -70,4 +76,4 @@ clean: ## Remove what the build made (the Go caches stay)
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*##/ {printf "  %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo demo-down build images test test-unit test-juicefs test-e2e recovery lint fuzz bench-io bench-start cluster-up cluster-down cluster-status clean help
+.PHONY: conformance e2e-storage demo demo-down build images test test-unit test-juicefs test-e2e recovery lint fuzz bench-io bench-start cluster-up cluster-down cluster-status clean help
