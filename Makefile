@@ -23,6 +23,7 @@ build: ## Build the product, the JuiceFS client and the cluster's own tools into
 	@hack/build.sh
 
 images: build ## Build the container images without Docker, as tar files in .cache/images
+	@hack/build-csi.sh
 	@hack/build-images.sh
 
 ##@ Test
@@ -37,6 +38,9 @@ test-juicefs: ## Run the tests of the JuiceFS client
 
 test-e2e: build ## Run the end-to-end tests on a cluster of their own
 	@hack/test.sh e2e
+
+chart-test: build ## Test the Helm chart: lint, schema, golden files; install, upgrade, roll back and uninstall on a cluster of its own
+	@hack/chart-test.sh
 
 recovery: build ## Kill clients, agents and the node's process N times below applications that notice everything (20: 1 min)
 	@N=$(N) hack/recovery.sh
@@ -76,4 +80,4 @@ clean: ## Remove what the build made (the Go caches stay)
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*##/ {printf "  %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: conformance e2e-storage demo demo-down build images test test-unit test-juicefs test-e2e recovery lint fuzz bench-io bench-start cluster-up cluster-down cluster-status clean help
+.PHONY: conformance e2e-storage demo demo-down build images test test-unit test-juicefs test-e2e chart-test recovery lint fuzz bench-io bench-start cluster-up cluster-down cluster-status clean help
