@@ -20,9 +20,7 @@ type ControllerOptions struct {
 	// Admin makes and removes volumes. Required.
 	Admin admin.Service
 	// Volumes understands parameters and mount options, as the nodes do. Required.
-	Volumes interface {
-		Describe(sidecar.Source) (sidecar.Mount, error)
-	}
+	Volumes Describer
 	// Claims and Nodes read the objects that templates of a StorageClass speak of. nil: such a StorageClass is refused.
 	Claims Claims
 	Nodes  Nodes
@@ -38,13 +36,11 @@ type ControllerOptions struct {
 type controller struct {
 	spec.UnimplementedControllerServer
 	admin   admin.Service
-	volumes interface {
-		Describe(sidecar.Source) (sidecar.Mount, error)
-	}
-	claims Claims
-	nodes  Nodes
-	log    logrus.FieldLogger
-	under  operations
+	volumes Describer
+	claims  Claims
+	nodes   Nodes
+	log     logrus.FieldLogger
+	under   operations
 }
 
 var _ spec.ControllerServer = (*controller)(nil)

@@ -443,7 +443,7 @@ func TestErrorsOfTheWorker(t *testing.T) {
 	s := newStand(t)
 	for err, want := range map[error]codes.Code{
 		admin.ErrBusy: codes.Aborted, admin.ErrInUse: codes.FailedPrecondition, admin.ErrInvalid: codes.InvalidArgument,
-		admin.ErrFull: codes.ResourceExhausted,
+		admin.ErrFull:        codes.ResourceExhausted,
 		mount.ErrUnavailable: codes.Unavailable, mount.ErrConfig: codes.InvalidArgument, errors.New("bug"): codes.Internal,
 		context.DeadlineExceeded: codes.DeadlineExceeded,
 	} {

@@ -11,8 +11,6 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
-	"github.com/sidemount/sidemount/mount"
 )
 
 // Claims reads single claims.
@@ -143,7 +141,7 @@ func (f *facts) readClaim(ctx context.Context) error {
 	}
 	claim, err := f.claims.PersistentVolumeClaim(ctx, f.namespace, f.name)
 	if err != nil {
-		return templateObject("PersistentVolumeClaim "+f.namespace+"/"+f.name, err)
+		return goneOrUnread("PersistentVolumeClaim "+f.namespace+"/"+f.name, err)
 	}
 	f.claim = claim
 	return nil
@@ -166,18 +164,18 @@ func (f *facts) readNode(ctx context.Context) error {
 	}
 	node, err := f.nodes.Node(ctx, name)
 	if err != nil {
-		return templateObject("Node "+name, err)
+		return goneOrUnread("Node "+name, err)
 	}
 	f.node = node
 	return nil
 }
 
-// unread tells an object that is gone from an API server that does not answer.
-func templateObject(object string, err error) error {
+// goneOrUnread tells an object that is gone from an API server that does not answer.
+func goneOrUnread(object string, err error) error {
 	if apierrors.IsNotFound(err) {
 		return status.Error(codes.InvalidArgument, object+" is gone")
 	}
-	return fmt.Errorf("read %s: %w: %w", object, mount.ErrUnavailable, err)
+	return unread(object, err)
 }
 
 // owner names the object that a template speaks of.
