@@ -36,7 +36,7 @@ func newCommand() *cobra.Command {
 			return fromEnvironment(cmd.Flags())
 		},
 	}
-	root.AddCommand(newNodeCommand(), newCheckUnusedCommand(), newCSICommand(), newVersionCommand())
+	root.AddCommand(newNodeCommand(), newCheckUnusedCommand(), newCSICommand(), newWebhookCommand(), newVersionCommand())
 	return root
 }
 
