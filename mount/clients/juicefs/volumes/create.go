@@ -209,7 +209,7 @@ func (s *Service) enter(ctx meta.Context, l layout, r record, at place) error {
 	if err := s.addMember(ctx, at.node.ino, r.ID); err != nil {
 		return err
 	}
-	all, err := s.members(ctx, l, at.node.ino)
+	all, err := s.members(ctx, l, at.node.ino, r.Path)
 	if err != nil {
 		return err
 	}

@@ -104,7 +104,7 @@ func (s *Service) leave(ctx meta.Context, l layout, r record) error {
 		log.Warn("another directory is at the path now, nothing is removed")
 		return nil
 	}
-	others, err := s.members(ctx, l, at.node.ino)
+	others, err := s.members(ctx, l, at.node.ino, r.Path)
 	if err != nil {
 		return err
 	}
@@ -138,18 +138,20 @@ func (s *Service) throw(ctx meta.Context, l layout, at place, r record) error {
 	default:
 		return failed(ctx, "move the volume's directory to the trash", st)
 	}
-	joined, err := s.members(ctx, l, at.node.ino)
+	joined, err := s.members(ctx, l, at.node.ino, r.Path)
 	if err != nil {
 		return err
 	}
 	if joined = without(joined, r.ID); len(joined) > 0 {
-		return s.restore(ctx, l, name, at.node.ino, joined)
+		err = s.restore(ctx, l, name, at.node.ino, joined)
+	} else {
+		err = s.dropQuota(ctx, s.absolute(admin.Reserved, "trash", name))
+		s.wake()
 	}
-	if err := s.dropQuota(ctx, s.absolute(admin.Reserved, "trash", name)); err != nil {
+	if err != nil {
 		return err
 	}
-	s.wake()
-	return nil
+	return s.removeMember(ctx, at.node.ino, r.ID)
 }
 
 // discard moves a name of a directory of ours into the trash, if it is there.

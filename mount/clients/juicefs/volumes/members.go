@@ -34,8 +34,9 @@ func (s *Service) memberIDs(ctx meta.Context, dir meta.Ino) ([]string, error) {
 	return ids, nil
 }
 
-// members are the records of the volumes that lie in a directory. An ID whose record is gone, or going, does not count.
-func (s *Service) members(ctx meta.Context, l layout, dir meta.Ino) ([]record, error) {
+// members are the records of the volumes that lie in a directory, which is at the path, or anywhere if that is empty. An ID whose
+// record is gone, or going, or of another path, does not count: a worker died before it took the ID off.
+func (s *Service) members(ctx meta.Context, l layout, dir meta.Ino, path string) ([]record, error) {
 	ids, err := s.memberIDs(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -46,7 +47,7 @@ func (s *Service) members(ctx meta.Context, l layout, dir meta.Ino) ([]record, e
 		if err != nil {
 			return nil, err
 		}
-		if r != nil && r.State != deleting {
+		if r != nil && r.State != deleting && (path == "" || r.Path == path) {
 			all = append(all, *r)
 		}
 	}

@@ -104,7 +104,7 @@ func (s *Service) remove(ctx meta.Context, l layout, name string) error {
 		return err
 	}
 	if !strings.HasSuffix(name, leftover) {
-		joined, err := s.members(ctx, l, n.ino)
+		joined, err := s.members(ctx, l, n.ino, "")
 		if err != nil {
 			return err
 		}
@@ -124,25 +124,32 @@ func (s *Service) remove(ctx meta.Context, l layout, name string) error {
 	return nil
 }
 
-// restore puts a directory back from the trash for the volumes that lie there.
+// restore puts a directory back from the trash for the volumes that lie there. It replaces nothing: what is at the path by now, if
+// it is not the volume's, is for an administrator to look at, and the directory stays in the trash until then.
 func (s *Service) restore(ctx meta.Context, l layout, name string, ino meta.Ino, members []record) error {
 	path := members[0].Path
-	at, err := s.walk(ctx, l, path, true)
-	if err != nil {
-		return err
-	}
-	if at.found {
-		mine, err := s.isMember(ctx, at.node.ino, members[0].ID)
+	for range retries {
+		at, err := s.walk(ctx, l, path, true)
 		if err != nil {
 			return err
 		}
-		if mine { // the volume has a directory; this one it only passed through
-			return s.removeMember(ctx, ino, members[0].ID)
+		if at.found {
+			mine, err := s.isMember(ctx, at.node.ino, members[0].ID)
+			if err != nil {
+				return err
+			}
+			if mine { // the volume has a directory; this one it only passed through
+				return s.removeMember(ctx, ino, members[0].ID)
+			}
+			break
+		}
+		switch st := s.m.Rename(ctx, l.trash, name, at.parent, at.name, meta.RenameNoReplace, nil, nil); st {
+		case 0, syscall.ENOENT:
+			return nil
+		case syscall.EEXIST: // look at it
+		default:
+			return failed(ctx, "put "+name+" back", st)
 		}
 	}
-	// Without the flag the rename replaces an empty directory, which a client may have made in the moment between, and nothing else.
-	if st := s.m.Rename(ctx, l.trash, name, at.parent, at.name, 0, nil, nil); st != 0 && st != syscall.ENOENT {
-		return fmt.Errorf("%w: put %s back to path %q: %w", admin.ErrBusy, name, path, st)
-	}
-	return nil
+	return fmt.Errorf("%w: %s/trash/%s belongs at path %q, where something else is", admin.ErrBusy, admin.Reserved, name, path)
 }

@@ -108,12 +108,13 @@ func (s *Service) walk(ctx meta.Context, l layout, path string, make bool) (plac
 		if err != nil {
 			return place{}, fmt.Errorf("path %q: %w", path, err)
 		}
-		inside, err := s.members(ctx, l, next)
+		outer := strings.Join(parts[:i+1], "/")
+		inside, err := s.members(ctx, l, next, outer)
 		if err != nil {
 			return place{}, err
 		}
 		if len(inside) > 0 {
-			return place{}, fmt.Errorf("%w: path %q lies within volume %s at %q", admin.ErrInvalid, path, inside[0].ID, strings.Join(parts[:i+1], "/"))
+			return place{}, fmt.Errorf("%w: path %q lies within volume %s at %q", admin.ErrInvalid, path, inside[0].ID, outer)
 		}
 		at = next
 	}

@@ -151,7 +151,7 @@ func (s *Service) expand(ctx meta.Context, l layout, id string, bytes int64) (re
 	if err := s.addMember(ctx, dir, id); err != nil {
 		return r, err
 	}
-	all, err := s.members(ctx, l, dir)
+	all, err := s.members(ctx, l, dir, r.Path)
 	if err != nil {
 		return r, err
 	}
