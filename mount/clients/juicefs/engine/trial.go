@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/juicedata/juicefs/pkg/object"
+	"github.com/juicedata/juicefs/pkg/utils"
 
 	"github.com/sidemount/sidemount/mount"
 )
@@ -80,15 +82,41 @@ func trial(store object.ObjectStorage) error {
 // checkEmpty refuses a place where another volume of the same name has left objects.
 func checkEmpty(store object.ObjectStorage) error {
 	objects, _, _, err := store.List("", "", "", "/", 100, true)
+	if errors.Is(err, utils.ENOTSUP) {
+		return checkEmptyAll(store)
+	}
 	if err != nil {
 		return storageError(store, "list", err)
 	}
-	for _, o := range objects {
-		if k := o.Key(); k != "" && !strings.HasPrefix(k, "testing") {
-			return fmt.Errorf("%w: object storage %s already holds objects of a volume of this name", mount.ErrConfig, store)
-		}
+	if slices.ContainsFunc(objects, foreign) {
+		return occupied(store)
 	}
 	return nil
+}
+
+// checkEmptyAll is for stores without pages, Redis for one. The channel is read to its end: its sender has no other.
+func checkEmptyAll(store object.ObjectStorage) error {
+	objects, err := store.ListAll("", "", true)
+	if errors.Is(err, utils.ENOTSUP) {
+		return nil // it cannot tell
+	}
+	if err != nil {
+		return storageError(store, "list", err)
+	}
+	found := false
+	for o := range objects {
+		found = found || o != nil && foreign(o)
+	}
+	if found {
+		return occupied(store)
+	}
+	return nil
+}
+
+func foreign(o object.Object) bool { return o.Key() != "" && !strings.HasPrefix(o.Key(), "testing") }
+
+func occupied(store object.ObjectStorage) error {
+	return fmt.Errorf("%w: object storage %s already holds objects of a volume of this name", mount.ErrConfig, store)
 }
 
 // missing tells that the object is not there, or that this client may not know; everything else of the answer was in order.
