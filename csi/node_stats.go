@@ -43,7 +43,16 @@ func (n *Node) NodeGetVolumeHealth(ctx context.Context, r *spec.NodeGetVolumeHea
 	}
 	path := r.GetVolumePublishPath()
 	if path == "" {
-		return nil, status.Error(codes.InvalidArgument, "the path where the volume is published is missing, by which this driver knows it")
+		any, err := n.place(mount.VolumeID(r.GetVolumeId()), "")
+		if err != nil {
+			return nil, err
+		}
+		if any == nil {
+			return nil, status.Errorf(codes.NotFound, "volume %s is not published on this node", r.GetVolumeId())
+		}
+		if path, err = n.pods.asked(any.Point); err != nil {
+			return nil, err
+		}
 	}
 	t, b, err := n.published(r.GetVolumeId(), path)
 	if err != nil {

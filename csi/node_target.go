@@ -56,15 +56,30 @@ func (d podsDir) target(path string) (target, error) {
 	if !below {
 		return refuse("is not below " + pods + "; if that is not the kubelet's directory, name it with --kubelet-dir")
 	}
-	real, err := filepath.EvalSymlinks(d.kubelet)
+	real, err := d.real()
 	if err != nil {
-		return target{}, fmt.Errorf("find the kubelet's directory: %w", err)
+		return target{}, err
 	}
-	t := target{path: path, real: filepath.Join(real, "pods", rel), rel: rel}
+	t := target{path: path, real: filepath.Join(real, rel), rel: rel}
 	if parts := strings.Split(rel, "/"); len(parts) == kubeletLayoutParts && parts[1] == "volumes" && parts[2] == kubeletPlugin && parts[4] == "mount" {
 		t.volume = parts[3]
 	}
 	return t, nil
+}
+
+// real is the directory of pods as mount tables name it.
+func (d podsDir) real() (string, error) {
+	real, err := filepath.EvalSymlinks(d.kubelet)
+	if err != nil {
+		return "", fmt.Errorf("find the kubelet's directory: %w", err)
+	}
+	return filepath.Join(real, "pods"), nil
+}
+
+// asked returns a path of a mount table as the kubelet writes it.
+func (d podsDir) asked(real string) (string, error) {
+	pods, err := d.real()
+	return filepath.Join(d.kubelet, "pods", strings.TrimPrefix(real, pods)), err
 }
 
 // parent opens the directory that holds the target, without following a link below the directory of pods.

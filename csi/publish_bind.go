@@ -96,11 +96,11 @@ func (n *Node) allowed(p publication) error {
 	if !p.alone {
 		return nil
 	}
-	other, err := n.elsewhere(p)
-	if err != nil || other == "" {
+	other, err := n.place(p.volume, p.target.real)
+	if err != nil || other == nil {
 		return err
 	}
-	return status.Errorf(codes.FailedPrecondition, "volume %s may have one user at a time (ReadWriteOncePod) and is published at %s", p.volume, other)
+	return status.Errorf(codes.FailedPrecondition, "volume %s may have one user at a time (ReadWriteOncePod) and is published at %s", p.volume, other.Point)
 }
 
 // sessionReadOnly tells whether the session is read-only as a whole, so that every bind of it is.
@@ -113,26 +113,30 @@ func (n *Node) sessionReadOnly(b *bound) bool {
 	return err == nil && len(at) > 0 && at[0].ReadOnly
 }
 
-// elsewhere returns another target of the volume, "" if there is none.
-func (n *Node) elsewhere(p publication) (string, error) {
-	pods := strings.TrimSuffix(p.target.real, p.target.rel)
+// place returns a target of the volume other than a certain one, nil if there is none. What the kubelet has bound for subPath is no
+// target.
+func (n *Node) place(volume mount.VolumeID, except string) (*bound, error) {
+	pods, err := n.pods.real()
+	if err != nil {
+		return nil, err
+	}
 	entries, err := mountpoint.Under(pods)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for _, e := range entries {
-		if e.Point == p.target.real || strings.Contains(e.Point, "/volume-subpaths/") {
+		if e.Point == except || strings.Contains(e.Point, "/volume-subpaths/") {
 			continue
 		}
 		b := boundBy(e)
-		if session, err := n.options.Sessions.Status(b.session); err != nil || session.Volume != p.volume {
+		if session, err := n.options.Sessions.Status(b.session); err != nil || session.Volume != volume {
 			continue
 		}
 		if _, alive, err := n.alive(b); err != nil || alive {
-			return e.Point, err
+			return b, err
 		}
 	}
-	return "", nil
+	return nil, nil
 }
 
 // bind binds the share at the target. A bind that lives stays, whatever share it is of: the pod has files open in it. One whose

@@ -80,6 +80,9 @@ func missing() string {
 	return ""
 }
 
+// Agent is the agent's program.
+func Agent() string { return os.Getenv(program) }
+
 // NeedSessions skips the test, and says why, unless Main could make a place for it.
 func NeedSessions(t testing.TB) {
 	t.Helper()
