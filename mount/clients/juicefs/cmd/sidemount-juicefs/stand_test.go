@@ -217,6 +217,13 @@ const redisPassword = "very-secret-password"
 // startRedis starts a Redis for one spec and returns its address.
 func startRedis() string {
 	GinkgoHelper()
+	address, _ := startRedisServer()
+	return address
+}
+
+// startRedisServer is startRedis for those who want to disturb it.
+func startRedisServer() (string, *os.Process) {
+	GinkgoHelper()
 	server, err := exec.LookPath("redis-server")
 	if err != nil {
 		Skip("there is no redis-server: " + err.Error())
@@ -245,7 +252,7 @@ func startRedis() string {
 		}
 	}()
 	Eventually(ready, patience).Should(BeClosed())
-	return address
+	return address, cmd.Process
 }
 
 func listen() net.Listener {
