@@ -21,8 +21,8 @@ var shellImages = []string{registry + "busybox:1.37.0-1", registry + "busybox:1.
 // serverImages are run by tests, or only named by them, and need not do more than to stay.
 var serverImages = []string{registry + "nginx:1.15-4", registry + "nginx:1.27-0"}
 
-// tools are programs of this host that the tests call. bash is what sh means in PATH, because other shells drop variables that have a dash in
-// their names from the environment; /bin/sh is busybox', whose words the tests know. nc knows UDP.
+// tools are programs of this host that the tests call. bash stands for sh, because other shells drop variables that have a dash in their
+// names from the environment, and busybox' prefers its own nc, which does not know UDP.
 var tools = []string{"bash", "curl", "nc.openbsd"}
 
 // pushImages makes the images that the tests use, under their names, from Debian's programs and Kubernetes' own.
@@ -36,12 +36,15 @@ func pushImages(ctx context.Context, l *lab.Lab, p programs) error {
 	if err != nil {
 		return err
 	}
-	agnhost := append([]string{"--file", p.agnhost + ":/agnhost:0755", "--link", "/agnhost:/agnhost-2", "--entrypoint", "/agnhost", "--cmd", "pause"}, shell...)
+	agnhost := append([]string{"--file", p.agnhost + ":/agnhost:0755", "--link", "/agnhost:/agnhost-2", "--entrypoint", "/agnhost", "--cmd", "pause",
+		"--link", "/usr/bin/bash:/bin/sh"}, shell...)
+	// Here /bin/sh must speak as busybox does, and only PATH leads to bash.
+	small := append([]string{"--link", "/bin/busybox:/bin/sh", "--link", "/usr/bin/bash:/usr/local/bin/sh", "--cmd", "sh"}, shell...)
 	for name, args := range map[string][]string{
 		"agnhost": append(names(registry+"agnhost:2.63.0", registry+"agnhost:2.55"), agnhost...),
 		"servers": append(names(serverImages...), agnhost...),
-		"shell":   append(names(shellImages...), append(shell, "--cmd", "sh")...),
-		"nonroot": append(names(registry+"nonroot:1.5"), append(shell, "--cmd", "sh", "--user", "1234:1234")...),
+		"shell":   append(names(shellImages...), small...),
+		"nonroot": append(names(registry+"nonroot:1.5"), append(small, "--user", "1234:1234")...),
 		"privileges": append(names(registry+"nonewprivs:1.4"), "--file", p.privileges+":/usr/local/bin/nnp:04755",
 			"--cmd", "/usr/local/bin/nnp"),
 		"pause": append(names("registry.k8s.io/pause:3.10.2"), "--file", l.Binary("pause")+":/pause:0755", "--entrypoint", "/pause", "--user", "65535:65535"),
@@ -65,7 +68,7 @@ func names(images ...string) (args []string) {
 }
 
 // replaced are applets of busybox that something else stands for.
-var replaced = []string{"busybox", "nc"}
+var replaced = []string{"busybox", "sh", "nc"}
 
 // shellFiles are arguments for an image with busybox, a link for each of its applets, the tools, and an account for root and nobody.
 func shellFiles(ctx context.Context, dir string) ([]string, error) {
@@ -91,7 +94,7 @@ func shellFiles(ctx context.Context, dir string) ([]string, error) {
 	for _, f := range files {
 		args = append(args, "--file", f)
 	}
-	args = append(args, "--link", "/usr/bin/bash:/usr/local/bin/sh", "--link", "/usr/bin/nc.openbsd:/bin/nc")
+	args = append(args, "--link", "/usr/bin/nc.openbsd:/bin/nc")
 	for name, content := range map[string]string{
 		"passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n",
 		"group":  "root:x:0:\nnogroup:x:65534:\n",
