@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/mount/admin"
 	"github.com/sidemount/sidemount/sidecar"
 )
@@ -89,14 +90,25 @@ func fileSystem(secrets map[string]string, parameter, class string) (admin.FileS
 	if err := needSecret(secrets, parameter, class); err != nil {
 		return admin.FileSystem{}, err
 	}
-	return sidecar.FileSystem("Secret of "+parameter, secrets)
+	fs, err := sidecar.FileSystem("Secret of "+parameter, secrets)
+	return fs, curable(err)
 }
 
 func needSecret(secrets map[string]string, parameter, class string) error {
 	if len(secrets) > 0 {
 		return nil
 	}
-	return status.Errorf(codes.InvalidArgument, "the request brings no Secret: the %s names none in %s, or it does not exist any more", class, parameter)
+	return status.Errorf(codes.FailedPrecondition, "the request brings no Secret: the %s names none in %s, or it does not exist any more", class, parameter)
+}
+
+// curable gives errors that a new content of the Secret can cure the code FailedPrecondition. Callers take InvalidArgument for
+// hopeless: csi-provisioner comes back after minutes, csi-resizer marks the claim.
+func curable(err error) error {
+	var e *sidecar.Error
+	if !errors.Is(err, mount.ErrConfig) || errors.As(err, &e) && e.Reason != sidecar.ReasonSecretInvalid {
+		return err
+	}
+	return status.Error(codes.FailedPrecondition, err.Error())
 }
 
 // operations are the calls under way. A call about an object that another call is busy with is refused, as the CSI specification

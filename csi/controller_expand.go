@@ -35,7 +35,7 @@ func (c *controller) ControllerExpandVolume(ctx context.Context, r *spec.Control
 	}
 	volume, err := c.admin.ExpandVolume(ctx, admin.ExpandVolume{FileSystem: now.fs, ID: id, CapacityBytes: wanted.capacity()})
 	if err != nil {
-		return nil, fmt.Errorf("expand volume %s: %w", id, err)
+		return nil, curable(fmt.Errorf("expand volume %s: %w", id, err))
 	}
 	return expanded(volume, wanted), nil
 }

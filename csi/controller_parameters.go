@@ -64,7 +64,7 @@ func (c *controller) plan(ctx context.Context, id string, r *spec.CreateVolumeRe
 		Secret: r.GetSecrets(), SecretObject: "Secret of " + provisionerSecret,
 	})
 	if err != nil {
-		return plan{}, err
+		return plan{}, curable(err)
 	}
 	for _, warning := range described.Warnings {
 		c.log.WithField("volume", id).WithField("warning", warning).Warn("setting is not followed")

@@ -45,7 +45,7 @@ func (c *controller) CreateSnapshot(ctx context.Context, r *spec.CreateSnapshotR
 	defer end()
 	snapshot, err := c.admin.CreateSnapshot(ctx, admin.CreateSnapshot{FileSystem: fs, ID: id, SourceVolumeID: source})
 	if err != nil {
-		return nil, fmt.Errorf("snapshot of volume %s: %w", source, err)
+		return nil, curable(fmt.Errorf("snapshot of volume %s: %w", source, err))
 	}
 	return &spec.CreateSnapshotResponse{Snapshot: describeSnapshot(snapshot)}, nil
 }
@@ -69,7 +69,7 @@ func (c *controller) DeleteSnapshot(ctx context.Context, r *spec.DeleteSnapshotR
 	}
 	defer end()
 	if err := c.admin.DeleteSnapshot(ctx, admin.DeleteSnapshot{FileSystem: fs, ID: id}); err != nil && !errors.Is(err, admin.ErrNotFound) {
-		return nil, fmt.Errorf("delete snapshot %s: %w", id, err)
+		return nil, curable(fmt.Errorf("delete snapshot %s: %w", id, err))
 	}
 	return &spec.DeleteSnapshotResponse{}, nil
 }
@@ -94,7 +94,7 @@ func (c *controller) ListSnapshots(ctx context.Context, r *spec.ListSnapshotsReq
 	}
 	all, err := c.admin.Snapshots(ctx, admin.SnapshotsQuery{FileSystem: fs, ID: r.GetSnapshotId(), SourceVolumeID: r.GetSourceVolumeId()})
 	if err != nil {
-		return nil, fmt.Errorf("list snapshots: %w", err)
+		return nil, curable(fmt.Errorf("list snapshots: %w", err))
 	}
 	return page(all, after, int(r.GetMaxEntries())), nil
 }

@@ -106,7 +106,7 @@ func TestSnapshotRefuses(t *testing.T) {
 		{"no name", &spec.CreateSnapshotRequest{SourceVolumeId: "pvc-1", Secrets: credentials()}, codes.InvalidArgument},
 		{"long name", &spec.CreateSnapshotRequest{Name: strings.Repeat("x", 129), SourceVolumeId: "pvc-1", Secrets: credentials()}, codes.InvalidArgument},
 		{"no source", &spec.CreateSnapshotRequest{Name: "x", Secrets: credentials()}, codes.InvalidArgument},
-		{"no secret", &spec.CreateSnapshotRequest{Name: "x", SourceVolumeId: "pvc-1"}, codes.InvalidArgument},
+		{"no secret", &spec.CreateSnapshotRequest{Name: "x", SourceVolumeId: "pvc-1"}, codes.FailedPrecondition},
 		{"a parameter", &spec.CreateSnapshotRequest{Name: "x", SourceVolumeId: "pvc-1", Secrets: credentials(), Parameters: map[string]string{"a": "b"}}, codes.InvalidArgument},
 		{"unknown source", &spec.CreateSnapshotRequest{Name: "x", SourceVolumeId: "pvc-9", Secrets: credentials()}, codes.NotFound},
 		{"impossible source", &spec.CreateSnapshotRequest{Name: "x", SourceVolumeId: "a/b", Secrets: credentials()}, codes.NotFound},
@@ -124,7 +124,7 @@ func TestSnapshotRefuses(t *testing.T) {
 		}
 	}
 	_, err := s.DeleteSnapshot(t.Context(), &spec.DeleteSnapshotRequest{SnapshotId: "snap-1"})
-	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), snapshotterSecret) {
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), snapshotterSecret) {
 		t.Errorf("delete without secret: %v", err)
 	}
 }
@@ -172,7 +172,7 @@ func TestListSnapshots(t *testing.T) {
 		}
 	}
 	_, err := s.ListSnapshots(t.Context(), &spec.ListSnapshotsRequest{})
-	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), listSecret) {
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), listSecret) {
 		t.Errorf("without secret: %v", err)
 	}
 }

@@ -275,7 +275,7 @@ func TestTenantsCannotWriteThemselvesOut(t *testing.T) {
 	for _, value := range []string{"", " ", "..", "a/../..", "/a", "a/", "a//b", "a\nb", "a\x00b", "./a", "a,subdir=/", "../x", strings.Repeat("x", 256)} {
 		s.cluster.claims["shop/data"].Annotations["dir"] = value
 		for _, pattern := range []string{"${.pvc.annotations.dir}", "x/${.pvc.annotations.dir}"} {
-			if _, err := s.CreateVolume(t.Context(), request("pvc-1", "pathPattern", pattern)); status.Code(err) != codes.InvalidArgument {
+			if _, err := s.CreateVolume(t.Context(), request("pvc-1", "pathPattern", pattern)); status.Code(err) != codes.FailedPrecondition {
 				t.Errorf("%q in %s: got %v", value, pattern, err)
 			}
 		}
@@ -288,7 +288,7 @@ func TestTenantsCannotWriteThemselvesOut(t *testing.T) {
 			r, request("pvc-1", "mountOptions", "cache-size=${.pvc.annotations.cache}"),
 			request("pvc-1", "juicefs/mount-labels", `{"a": "${.pvc.annotations.cache}"}`),
 		} {
-			if _, err := s.CreateVolume(t.Context(), r); status.Code(err) != codes.InvalidArgument {
+			if _, err := s.CreateVolume(t.Context(), r); status.Code(err) != codes.FailedPrecondition {
 				t.Errorf("%q: got %v", value, err)
 			}
 		}
@@ -321,8 +321,8 @@ func TestCreateRefuses(t *testing.T) {
 		{"negative size", nil, func(r *spec.CreateVolumeRequest) { r.CapacityRange.RequiredBytes = -1 }, codes.InvalidArgument, "negative"},
 		{"limit below", nil, func(r *spec.CreateVolumeRequest) { r.CapacityRange.LimitBytes = 1 }, codes.OutOfRange, "limit"},
 		{"attributes class", nil, func(r *spec.CreateVolumeRequest) { r.MutableParameters = map[string]string{"a": "b"} }, codes.InvalidArgument, "VolumeAttributesClass"},
-		{"no secret", nil, func(r *spec.CreateVolumeRequest) { r.Secrets = nil }, codes.InvalidArgument, provisionerSecret},
-		{"no metaurl", nil, func(r *spec.CreateVolumeRequest) { delete(r.Secrets, "metaurl") }, codes.InvalidArgument, "metaurl"},
+		{"no secret", nil, func(r *spec.CreateVolumeRequest) { r.Secrets = nil }, codes.FailedPrecondition, provisionerSecret},
+		{"no metaurl", nil, func(r *spec.CreateVolumeRequest) { delete(r.Secrets, "metaurl") }, codes.FailedPrecondition, "metaurl"},
 		{"empty source", nil, func(r *spec.CreateVolumeRequest) { r.VolumeContentSource = &spec.VolumeContentSource{} }, codes.InvalidArgument, "source"},
 		{"no such source", nil, func(r *spec.CreateVolumeRequest) { r.VolumeContentSource = volumeSource("nobody") }, codes.NotFound, "nobody"},
 		{"source with a slash", nil, func(r *spec.CreateVolumeRequest) { r.VolumeContentSource = volumeSource("a/b") }, codes.NotFound, "a/b"},
@@ -340,8 +340,8 @@ func TestCreateRefuses(t *testing.T) {
 		{"unknown field", []string{"pathPattern", "${.pvc.uid}"}, nil, codes.InvalidArgument, "${.pvc.name}"},
 		{"unknown field of a node", []string{"pathPattern", "${.node.uid}"}, nil, codes.InvalidArgument, "${.node.name}"},
 		{"unknown template elsewhere", []string{"juicefs/mount-labels", "a: ${.pod.name}"}, nil, codes.InvalidArgument, "${.pod.name}"},
-		{"no such label", []string{"pathPattern", "${.pvc.labels.nobody}"}, nil, codes.InvalidArgument, "shop/data"},
-		{"no such label in an option", []string{"mountOptions", "subdir=${.pvc.labels.nobody}"}, nil, codes.InvalidArgument, "shop/data"},
+		{"no such label", []string{"pathPattern", "${.pvc.labels.nobody}"}, nil, codes.FailedPrecondition, "shop/data"},
+		{"no such label in an option", []string{"mountOptions", "subdir=${.pvc.labels.nobody}"}, nil, codes.FailedPrecondition, "shop/data"},
 		{"template as an option", nil, func(r *spec.CreateVolumeRequest) {
 			r.VolumeCapabilities[0] = capability(many, "${.pvc.annotations.dir}")
 		}, codes.InvalidArgument, "key"},
@@ -349,7 +349,7 @@ func TestCreateRefuses(t *testing.T) {
 			codes.InvalidArgument, "--extra-create-metadata"},
 		{"no claim named for the node", []string{"pathPattern", "${.node.name}"}, func(r *spec.CreateVolumeRequest) { delete(r.Parameters, claimNameParameter) },
 			codes.InvalidArgument, "--extra-create-metadata"},
-		{"claim is gone", []string{"pathPattern", "${.pvc.labels.team}"}, gone, codes.InvalidArgument, "is gone"},
+		{"claim is gone", []string{"pathPattern", "${.pvc.labels.team}"}, gone, codes.FailedPrecondition, "is gone"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := request("pvc-1", tc.parameters...)
@@ -373,7 +373,7 @@ func TestNodeOfTheClaim(t *testing.T) {
 	s := newStand(t)
 	delete(s.cluster.claims["shop/data"].Annotations, selectedNode)
 	r := request("pvc-1", "pathPattern", "${.node.name}")
-	if _, err := s.CreateVolume(t.Context(), r); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "WaitForFirstConsumer") {
+	if _, err := s.CreateVolume(t.Context(), r); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "WaitForFirstConsumer") {
 		t.Errorf("got %v", err)
 	}
 	s.cluster.err = errors.New("connection refused")
@@ -444,7 +444,7 @@ func TestErrorsOfTheWorker(t *testing.T) {
 	for err, want := range map[error]codes.Code{
 		admin.ErrBusy: codes.Aborted, admin.ErrInUse: codes.FailedPrecondition, admin.ErrInvalid: codes.InvalidArgument,
 		admin.ErrFull:        codes.ResourceExhausted,
-		mount.ErrUnavailable: codes.Unavailable, mount.ErrConfig: codes.InvalidArgument, errors.New("bug"): codes.Internal,
+		mount.ErrUnavailable: codes.Unavailable, mount.ErrConfig: codes.FailedPrecondition, errors.New("bug"): codes.Internal,
 		context.DeadlineExceeded: codes.DeadlineExceeded,
 	} {
 		s.memory.fail = fmt.Errorf("open %s: %w", credentials()["metaurl"], err)
@@ -477,7 +477,7 @@ func TestMalformedCalls(t *testing.T) {
 	}
 	check("delete nothing", codes.InvalidArgument, remove("", credentials()))
 	check("delete what cannot be", codes.OK, remove("a/../b", none))
-	check("delete without secret", codes.InvalidArgument, remove("pvc-1", none))
+	check("delete without secret", codes.FailedPrecondition, remove("pvc-1", none))
 	expand := func(id string, secrets map[string]string, r *spec.CapacityRange) error {
 		_, err := s.ControllerExpandVolume(ctx, &spec.ControllerExpandVolumeRequest{VolumeId: id, Secrets: secrets, CapacityRange: r})
 		return err
@@ -489,7 +489,7 @@ func TestMalformedCalls(t *testing.T) {
 	check("expand what is not", codes.NotFound, expand("pvc-9", credentials(), room))
 	check("shrink", codes.OutOfRange, expand("pvc-1", credentials(), &spec.CapacityRange{LimitBytes: 1}))
 	err := expand("pvc-1", none, room)
-	check("expand without secret", codes.InvalidArgument, err)
+	check("expand without secret", codes.FailedPrecondition, err)
 	if !strings.Contains(fmt.Sprint(err), "csi.storage.k8s.io/controller-expand-secret-name") {
 		t.Errorf("the cure is missing: %v", err)
 	}

@@ -44,7 +44,7 @@ func (c *controller) CreateVolume(ctx context.Context, r *spec.CreateVolumeReque
 	p.command.CapacityBytes = wanted.capacity()
 	volume, err := c.create(ctx, p, wanted)
 	if err != nil {
-		return nil, err
+		return nil, curable(err)
 	}
 	return &spec.CreateVolumeResponse{Volume: &spec.Volume{
 		VolumeId:      volume.ID,
@@ -164,7 +164,7 @@ func (c *controller) DeleteVolume(ctx context.Context, r *spec.DeleteVolumeReque
 	}
 	defer end()
 	if err := c.admin.DeleteVolume(ctx, admin.DeleteVolume{FileSystem: fs, ID: id}); err != nil && !errors.Is(err, admin.ErrNotFound) {
-		return nil, fmt.Errorf("delete volume %s: %w", id, err)
+		return nil, curable(fmt.Errorf("delete volume %s: %w", id, err))
 	}
 	return &spec.DeleteVolumeResponse{}, nil
 }
@@ -205,7 +205,7 @@ func (c *controller) volume(ctx context.Context, id string, secrets map[string]s
 	}
 	volume, err := c.admin.Volume(ctx, admin.VolumeQuery{FileSystem: fs, ID: id})
 	if err != nil {
-		return found{}, fmt.Errorf("volume %s: %w", id, err)
+		return found{}, curable(fmt.Errorf("volume %s: %w", id, err))
 	}
 	return found{fs: fs, Volume: volume}, nil
 }

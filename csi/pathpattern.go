@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
@@ -46,6 +47,9 @@ func templated(text string) bool { return template.MatchString(text) }
 
 // fill puts facts into a text. check judges each value, because who writes a claim is not who writes a StorageClass; where is
 // the place of the text, for errors. A label or annotation that is not there is an error if it is needed, else nothing.
+//
+// What a change of the claim cures is FailedPrecondition and never InvalidArgument: csi-provisioner puts claims with the latter
+// aside for minutes, also if they are changed.
 func (f *facts) fill(ctx context.Context, text, where string, needed bool, check func(string) string) (string, error) {
 	var problem error
 	filled := template.ReplaceAllStringFunc(text, func(found string) string {
@@ -58,9 +62,9 @@ func (f *facts) fill(ctx context.Context, text, where string, needed bool, check
 		case err != nil:
 			problem = err
 		case !ok && needed:
-			problem = status.Errorf(codes.InvalidArgument, "%s has %s, and %s has no such thing; set it, or change the StorageClass", where, found, f.owner(parts[1]))
+			problem = status.Errorf(codes.FailedPrecondition, "%s has %s, and %s has no such thing; set it, or change the StorageClass", where, found, f.owner(parts[1]))
 		case check(value) != "":
-			problem = status.Errorf(codes.InvalidArgument, "%s has %s, and the value of %s %s", where, found, f.owner(parts[1]), check(value))
+			problem = status.Errorf(codes.FailedPrecondition, "%s has %s, and the value of %s %s", where, found, f.owner(parts[1]), check(value))
 		}
 		return value
 	})
@@ -156,7 +160,7 @@ func (f *facts) readNode(ctx context.Context) error {
 	}
 	name := f.claim.Annotations[selectedNode]
 	if name == "" {
-		return status.Errorf(codes.InvalidArgument,
+		return status.Errorf(codes.FailedPrecondition,
 			"the StorageClass has a template with the node, and no node is chosen for PersistentVolumeClaim %s/%s; use volumeBindingMode: WaitForFirstConsumer", f.namespace, f.name)
 	}
 	if f.nodes == nil {
@@ -173,7 +177,7 @@ func (f *facts) readNode(ctx context.Context) error {
 // goneOrUnread tells an object that is gone from an API server that does not answer.
 func goneOrUnread(object string, err error) error {
 	if apierrors.IsNotFound(err) {
-		return status.Error(codes.InvalidArgument, object+" is gone")
+		return status.Error(codes.FailedPrecondition, object+" is gone")
 	}
 	return unread(object, err)
 }
@@ -223,6 +227,9 @@ func pathProblem(value string) string {
 	for part := range strings.SplitSeq(value, "/") {
 		if part == "." || part == ".." {
 			return fmt.Sprintf("has the part %q", part)
+		}
+		if len(part) > unix.NAME_MAX {
+			return fmt.Sprintf("has a part of more than %d bytes", unix.NAME_MAX)
 		}
 	}
 	return ""
