@@ -66,6 +66,12 @@ type told struct {
 func (e *told) Error() string { return e.message }
 func (e *told) Unwrap() error { return e.kind }
 
+// Answered tells whether an error of a client is what the worker has said, and not that the worker could not be asked.
+func Answered(err error) bool {
+	var said *told
+	return errors.As(err, &said)
+}
+
 func (f failure) error() error {
 	for _, row := range codes {
 		if f.Code == row.code {

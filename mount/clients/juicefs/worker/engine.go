@@ -12,6 +12,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/mount/admin"
 	"github.com/sidemount/sidemount/mount/clients/juicefs/engine"
 	"github.com/sidemount/sidemount/mount/clients/juicefs/volumes"
@@ -45,8 +46,8 @@ func ServeEngine(ctx context.Context, o EngineOptions) error {
 		_, _ = io.Copy(io.Discard, o.Parent)
 		cancel()
 	}()
-	h := &host{o: o, end: cancel, touched: time.Now()}
-	server := &http.Server{Handler: h.count(admin.NewHandler(h, o.Log)), ReadHeaderTimeout: 10 * time.Second}
+	h := &host{o: o, touched: time.Now()}
+	server := &http.Server{Handler: h.count(admin.NewHandler(h, quiet{})), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(o.Listener) }()
 	err := h.watch(ctx, served)
@@ -55,6 +56,12 @@ func ServeEngine(ctx context.Context, o EngineOptions) error {
 	defer done()
 	return errors.Join(err, ignoreDeadline(server.Shutdown(last)), h.close(last))
 }
+
+// quiet is the log of an engine's commands: the worker has a line for each already.
+type quiet struct{}
+
+func (quiet) Infof(string, ...any) {}
+func (quiet) Warnf(string, ...any) {}
 
 func ignoreDeadline(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -65,11 +72,11 @@ func ignoreDeadline(err error) error {
 
 // host opens the file system with the first command that can.
 type host struct {
-	o   EngineOptions
-	end func()
+	o EngineOptions
 
 	opening sync.Mutex
 	mu      sync.Mutex // guards what follows
+	failed  bool       // connecting has left something behind that only the process's end removes
 	open    *opened
 	users   int
 	touched time.Time
@@ -130,7 +137,7 @@ func (h *host) over() bool {
 			h.touched = time.Now()
 		}
 	}
-	return h.users == 0 && time.Since(h.touched) > h.o.Idle
+	return h.users == 0 && (h.failed || time.Since(h.touched) > h.o.Idle)
 }
 
 // service opens the file system, if it is not open, and returns what carries out its commands.
@@ -149,6 +156,9 @@ func (h *host) service(ctx context.Context, f admin.FileSystem, format bool) (ad
 	}
 	administration, err := engine.Administer(ctx, spec, format)
 	if err != nil {
+		h.mu.Lock()
+		h.failed = errors.Is(err, mount.ErrUnavailable)
+		h.mu.Unlock()
 		return nil, err
 	}
 	service, err := volumes.New(volumes.Options{

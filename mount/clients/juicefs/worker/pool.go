@@ -150,7 +150,7 @@ func (p *Pool) release(e *process) {
 }
 
 // ask carries out a command on the engine of its file system. An engine may end at any moment, because it was idle or was
-// killed; every command may be repeated, so it is, once, with a new engine.
+// killed; every command may be repeated, so it is, once, with a new engine. What an engine has answered stands.
 func ask[Out any](ctx context.Context, p *Pool, f admin.FileSystem, run func(context.Context, admin.Service) (Out, error)) (Out, error) {
 	for attempt := 0; ; attempt++ {
 		e, err := p.acquire(f)
@@ -160,7 +160,7 @@ func ask[Out any](ctx context.Context, p *Pool, f admin.FileSystem, run func(con
 		}
 		out, err := run(ctx, e.service)
 		p.release(e)
-		if err == nil || attempt > 0 || ctx.Err() != nil || !errors.Is(err, mount.ErrUnavailable) || !e.endsSoon(ctx) {
+		if err == nil || attempt > 0 || admin.Answered(err) || !e.endsSoon(ctx) {
 			return out, err
 		}
 	}
