@@ -81,6 +81,7 @@ func (s suite) run(ctx context.Context, l *lab.Lab, p programs, o options, argum
 	args = append(args, p.tests, "--", "--kubeconfig", l.Kubeconfig, "--provider", "local", "--num-nodes", "1", "--kubectl-path", l.Binary("kubectl"),
 		"--allowed-not-ready-nodes", "1", "--dump-logs-on-failure=false")
 	cmd := exec.CommandContext(ctx, p.ginkgo, append(args, arguments...)...)
+	cmd.Dir = filepath.Join("test", "conformance", "suite") // its go.mod tells the version of ginkgo
 	cmd.Stdout, cmd.Stderr = newProgress(log, os.Stderr), log
 	fmt.Fprintf(os.Stderr, "conformance: %s on %s, %d at a time; everything is in %s\n", s.title, o.node, o.procs, log.Name())
 	err = cmd.Run()
