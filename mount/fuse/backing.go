@@ -119,10 +119,13 @@ func confine(uid, gid uint32) (back func() error, err error) {
 // setFileIdentity sets the thread's fsuid and fsgid. The calls return the value before and no error, so a second call tells what the first has done.
 func setFileIdentity(uid, gid uint32) error {
 	const ask = ^uintptr(0)
-	unix.RawSyscall(unix.SYS_SETFSGID, uintptr(gid), 0, 0)
-	unix.RawSyscall(unix.SYS_SETFSUID, uintptr(uid), 0, 0)
-	nowGID, _, _ := unix.RawSyscall(unix.SYS_SETFSGID, ask, 0, 0)
-	nowUID, _, _ := unix.RawSyscall(unix.SYS_SETFSUID, ask, 0, 0)
+	var nowUID, nowGID uintptr
+	for _, to := range []uintptr{uintptr(gid), ask} {
+		nowGID, _, _ = unix.RawSyscall(unix.SYS_SETFSGID, to, 0, 0)
+	}
+	for _, to := range []uintptr{uintptr(uid), ask} {
+		nowUID, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, to, 0, 0)
+	}
 	if uint32(nowUID) != uid || uint32(nowGID) != gid {
 		return fmt.Errorf("take the file identity %d:%d: %w", uid, gid, unix.EPERM)
 	}

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"errors"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -44,6 +45,10 @@ func TestDecodeRefuses(t *testing.T) {
 		"a config without volume": `{"v":1,"type":"config"}`,
 		"a state without client":  `{"v":1,"type":"state"}`,
 		"a negative grace":        `{"v":1,"type":"close","graceNanoseconds":-1}`,
+		"a back without number":   `{"v":1,"type":"back"}`,
+		"a backing file below 0":  `{"v":1,"type":"backed","request":1,"backing":-1}`,
+		"a backing file of 0":     `{"v":1,"type":"unback","backings":[1,0]}`,
+		"too many backing files":  `{"v":1,"type":"known","backings":[1` + strings.Repeat(",1", MaxBackings) + `]}`,
 		"a wrong shape":           `{"v":1,"type":"state","client":7}`,
 		"an oversize message":     `{"v":1,"type":"hello","text":"` + strings.Repeat("x", MaxMessage) + `"}`,
 	} {
@@ -74,6 +79,9 @@ func FuzzDecode(f *testing.F) {
 		{Type: Session, Volume: volume(), Init: []byte{1}, Answer: []byte{2}},
 		{Type: State, Client: &Client{Phase: Waiting, Ended: "signal: killed"}},
 		{Type: Close, Grace: 1000},
+		{Type: Back, Request: 1},
+		{Type: Backed, Request: 1, Backing: 7},
+		{Type: Known, Backings: []int32{1, 2}},
 	} {
 		b, err := Encode(m)
 		if err != nil {
@@ -98,4 +106,19 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("encoded and not decoded: %v", err)
 		}
 	})
+}
+
+// Every message that the largest numbers make must fit.
+func TestNumbersOfBackingFilesFit(t *testing.T) {
+	m := Message{Type: Known}
+	for range MaxBackings {
+		m.Backings = append(m.Backings, math.MaxInt32)
+	}
+	b, err := Encode(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Decode(b); err != nil {
+		t.Fatal(err)
+	}
 }

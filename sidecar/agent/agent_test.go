@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runClient is a client that says what it should, and behaves as its volume's options tell: "fail", "hang", "stubborn", "orphan".
+// runClient is a client that says what it should, and behaves as its volume's options tell: "fail", "hang", "stubborn", "orphan", "back".
 func runClient(what string) int {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGTERM)
@@ -67,11 +67,21 @@ func runClient(what string) int {
 	if err := c.Send(ctx, wire.Message{Type: wire.Serving}); err != nil {
 		return 94
 	}
+	if what == "back" {
+		go askForBackings(c)
+	}
 	go func() {
 		for {
 			m, _, err := c.Receive(ctx)
 			if err != nil {
 				os.Exit(95)
+			}
+			if m.Type == wire.Backed {
+				// The broker learns by unback what has come here.
+				if m.Backing == 0 {
+					m.Backing = refusedBacking
+				}
+				_ = c.Send(ctx, wire.Message{Type: wire.Unback, Backings: []int32{m.Backing}})
 			}
 			if m.Type == wire.Ping {
 				_ = c.Send(ctx, wire.Message{Type: wire.Pong, Client: &wire.Client{Phase: wire.InService, Alive: true}})

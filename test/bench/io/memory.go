@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memory is a file system in memory, at a path that host and cluster share.
+// memory is a file system in memory, at a path that host and cluster share. Each run has one of its own, so that what a killed one has left is in nobody's way.
 type memory struct{ root string }
 
 func newMemory() (*memory, error) {
-	const root, size = "/var/lib/sidemount-io", "size=4g"
-	if err := os.Mkdir(root, 0o755); err != nil {
+	const size = "size=4g,mode=755"
+	root, err := os.MkdirTemp("/var/lib", "sidemount-io-")
+	if err != nil {
 		return nil, err
 	}
 	if err := unix.Mount("tmpfs", root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, size); err != nil {
