@@ -15,6 +15,15 @@
 //	agent  → broker   closed
 //	broker → agent    refused                               then it hangs up
 //
+// # A second agent, which takes the session over
+//
+//	broker → agent    standby  + fuse, memory, lease W, R, the serving agent's lease R
+//	                                                        prepare a client and wait; instead of session
+//	agent  → broker   reserve  + fuse, memory, the serving agent's lease R, its own lease R
+//	                                                        instead of deposit, as long as it stands by
+//	broker → agent    yield                                 flush, end the client, let go of everything, hang up
+//	broker → agent    promote                               the session is yours
+//
 // # Agent and client, over the client's inherited file 3
 //
 //	agent  → client   config   + memory, lease W            the volume, Secret included

@@ -52,6 +52,10 @@ const (
 	Backed   Type = "backed"
 	Unback   Type = "unback"
 	Known    Type = "known"
+	Standby  Type = "standby"
+	Promote  Type = "promote"
+	Reserve  Type = "reserve"
+	Yield    Type = "yield"
 )
 
 // files is the exact number of files that travel with a message; a type that is not here does not exist.
@@ -59,9 +63,10 @@ var files = map[Type]int{
 	Hello: 0, Session: 4, Deposit: 3, Accepted: 0, Refused: 0, State: 0, Replace: 0, Update: 0, Close: 0, Closed: 0, Ping: 0, Pong: 0,
 	Config: 2, Ready: 0, Attach: 1, Serving: 0, Failed: 0,
 	Back: 1, Backed: 0, Unback: 0, Known: 0,
+	Standby: 5, Reserve: 4, Promote: 0, Yield: 0,
 }
 
-const maxFiles = 4
+const maxFiles = 5
 
 // Phase is what an agent's client does.
 type Phase string
@@ -70,7 +75,8 @@ type Phase string
 const (
 	Starting   Phase = "starting"
 	InService  Phase = "serving"
-	Waiting    Phase = "waiting" // it ended; the next one starts after a pause
+	Waiting    Phase = "waiting"  // it ended; the next one starts after a pause
+	Prepared   Phase = "prepared" // it is ready to serve and waits until the agent is promoted
 	Terminated Phase = "terminated"
 )
 
@@ -91,18 +97,20 @@ type Message struct {
 	Version int             `json:"v"`
 	Type    Type            `json:"type"`
 	Session mount.SessionID `json:"session,omitempty"`
-	// Mount tells one mount of a session from an earlier one of the same name, with session and deposit.
+	// Mount tells one mount of a session from an earlier one of the same name, with session, standby, deposit and reserve.
 	Mount string `json:"mount,omitempty"`
-	// Volume travels with session, update, deposit and config.
+	// Generation orders the agents of a session, with hello, deposit and reserve: the later one is meant to follow the earlier one.
+	Generation int `json:"generation,omitempty"`
+	// Volume travels with session, standby, update, deposit, reserve and config.
 	Volume *mount.Volume `json:"volume,omitempty"`
-	// Init and Answer are the handshake's bytes, with session, deposit and attach.
+	// Init and Answer are the handshake's bytes, with session, standby, deposit, reserve and attach.
 	Init   []byte `json:"init,omitempty"`
 	Answer []byte `json:"answer,omitempty"`
-	// Resumed: an earlier client has served the session, with session and config.
+	// Resumed: an earlier client has served the session, with session, standby and config.
 	Resumed bool `json:"resumed,omitempty"`
-	// Client is what the agent's client does, with state, deposit and pong.
+	// Client is what the agent's client does, with state, deposit, reserve and pong.
 	Client *Client `json:"client,omitempty"`
-	// Grace is how long close may take.
+	// Grace is how long close or yield may take.
 	Grace time.Duration `json:"graceNanoseconds,omitempty"`
 	// Cause and Text explain failed, refused, replace and backed; Text is for people and never holds a secret.
 	Cause Cause  `json:"cause,omitempty"`
@@ -171,9 +179,10 @@ func Decode(b []byte) (Message, error) {
 
 // check refuses a message without the fields that its type needs, so that no receiver has to.
 func (m Message) check() error {
-	needVolume := m.Type == Session || m.Type == Update || m.Type == Deposit || m.Type == Config
-	needInit := m.Type == Session || m.Type == Deposit || m.Type == Attach
-	needClient := m.Type == State || m.Type == Deposit || m.Type == Pong
+	whole := m.Type == Session || m.Type == Standby || m.Type == Deposit || m.Type == Reserve
+	needVolume := whole || m.Type == Update || m.Type == Config
+	needInit := whole || m.Type == Attach
+	needClient := m.Type == State || m.Type == Deposit || m.Type == Reserve || m.Type == Pong
 	switch {
 	case needVolume && m.Volume == nil:
 		return fmt.Errorf("%s without a volume: %w", m.Type, ErrProtocol)
@@ -181,6 +190,8 @@ func (m Message) check() error {
 		return fmt.Errorf("%s without INIT: %w", m.Type, ErrProtocol)
 	case needClient && m.Client == nil:
 		return fmt.Errorf("%s without a client's state: %w", m.Type, ErrProtocol)
+	case m.Generation < 0:
+		return fmt.Errorf("%s with a negative generation: %w", m.Type, ErrProtocol)
 	case m.Grace < 0:
 		return fmt.Errorf("%s with a negative grace: %w", m.Type, ErrProtocol)
 	case m.Type == Back && m.Request == 0:
