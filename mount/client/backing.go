@@ -37,6 +37,7 @@ type backing struct {
 	waiting map[uint64]chan wire.Message
 	paused  time.Time // nobody is asked before
 	refused int       // how often in a row
+	over    bool      // nobody hears answers any more
 }
 
 // init starts the requests' numbers at random: an answer that a client before did not live to see must not look like one to this client.
@@ -114,7 +115,7 @@ func (b *backing) giveUp(request uint64, answer <-chan wire.Message) (m wire.Mes
 func (b *backing) begin() (uint64, chan wire.Message, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.agreed || time.Now().Before(b.paused) {
+	if !b.agreed || b.over || time.Now().Before(b.paused) {
 		return 0, nil, ErrNotBacked
 	}
 	b.last++
@@ -146,6 +147,14 @@ func (b *backing) handOver(m wire.Message) (taken bool) {
 		answer <- m
 	}
 	return ok
+}
+
+// stop lets nobody wait for an answer that nobody will hear. A number that is on its way is one that the next client does not know, and is taken back then.
+func (b *backing) stop() {
+	b.mu.Lock()
+	b.over = true
+	b.mu.Unlock()
+	b.handOver(wire.Message{Type: wire.Backed, Text: "the client ends"})
 }
 
 func (b *backing) unback(number int32) {

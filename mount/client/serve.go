@@ -58,19 +58,19 @@ func (s *Session) Serve(ctx context.Context, fs fuse.RawFileSystem, o Options) e
 	return errors.Join(err, finish(decorated, o))
 }
 
-// await tells the agent that the engine is up and waits for the connection. The agent sends it as soon as nobody else serves the session.
+// await tells the agent that the engine is up and waits for the connection. The agent sends it as soon as nobody else serves the session; until then it pings.
 func (s *Session) await(ctx context.Context) (*os.File, wire.Message, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	if err := s.conn.Send(ctx, wire.Message{Type: wire.Ready}); err != nil {
 		return nil, wire.Message{}, err
 	}
 	for {
-		m, files, err := s.conn.Receive(ctx)
+		m, files, err := s.next(ctx)
 		if err != nil {
 			return nil, wire.Message{}, fmt.Errorf("wait for the connection: %w", err)
 		}
 		if m.Type == wire.Attach {
+			// Whoever served until now may have put something there.
+			s.state = openState(s.memory.state())
 			return files[0], m, nil
 		}
 		wire.CloseAll(files)
@@ -81,6 +81,13 @@ func (s *Session) await(ctx context.Context) (*os.File, wire.Message, error) {
 			return nil, wire.Message{}, err
 		}
 	}
+}
+
+// next is the agent's next message, which does not let itself be waited for.
+func (s *Session) next(ctx context.Context) (wire.Message, []*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return s.conn.Receive(ctx)
 }
 
 func (s *Session) attach(fs *once, dev *os.File, m wire.Message, o Options) (*fuse.Server, error) {
@@ -116,6 +123,7 @@ func (s *Session) serve(ctx context.Context, server *fuse.Server) error {
 
 // listen answers pings and hands on what the broker says, until the connection to the agent breaks: without its agent, a client must not go on.
 func (s *Session) listen(ctx context.Context) error {
+	defer s.backing.stop()
 	for {
 		m, files, err := s.conn.Receive(ctx)
 		if err != nil {
