@@ -16,6 +16,9 @@ type Options struct {
 	Socket string
 	// Argv is the client's command line. Required.
 	Argv []string
+	// Generation tells this agent from the others that the session has or had: one with a higher number is meant to take the session over from this one.
+	// Default 0, the first.
+	Generation int
 	// Env is the client's environment. Default: the agent's own.
 	Env []string
 	// Log receives a line per event. Default os.Stderr.

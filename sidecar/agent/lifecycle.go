@@ -43,7 +43,7 @@ func (s *supervisor) toClient(m wire.Message, files ...*os.File) {
 	err := s.client.conn.Send(ctx, m, files...)
 	switch {
 	case err == nil:
-	case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET):
+	case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET), errors.Is(err, os.ErrClosed):
 		// It is dead already and not yet waited for, as a rule; how it ended is then its own affair, and not this signal's.
 		s.log.warn("the client has hung up", "pid", s.client.pid)
 		s.client.signal(unix.SIGKILL)
@@ -62,7 +62,7 @@ func (s *supervisor) onClient(e processEvent) {
 	defer wire.CloseAll(e.files)
 	switch e.message.Type {
 	case wire.Ready:
-		s.attach()
+		s.onReady()
 	case wire.Serving:
 		s.onServing()
 	case wire.Pong:
@@ -77,6 +77,15 @@ func (s *supervisor) onClient(e processEvent) {
 	default:
 		s.kill("breaks the protocol")
 	}
+}
+
+// onReady gives the client the connection, unless another agent has it.
+func (s *supervisor) onReady() {
+	if s.held != nil && s.held.standsBy() {
+		s.onPrepared()
+		return
+	}
+	s.attach()
 }
 
 // attach gives the client the connection. Nobody else has it: the last client has been waited for, and a last agent's processes hold no lease any more.
@@ -113,8 +122,9 @@ func (s *supervisor) onServing() {
 // onEnd decides what follows a client.
 func (s *supervisor) onEnd(e processEvent) {
 	p := s.client
-	s.client = nil
+	s.client, s.prepared = nil, false
 	s.late.Stop()
+	s.nudge.Stop()
 	s.view.Ended = p.describe(*e.ended)
 	if s.killed != "" {
 		s.view.Ended = s.killed
@@ -129,6 +139,10 @@ func (s *supervisor) onEnd(e processEvent) {
 	s.log.info("the client has ended", "pid", p.pid, "how", s.view.Ended, "flushed", s.view.Flushed)
 	if s.held != nil && !fuse.Connected(s.held.device) {
 		s.onGone()
+	}
+	if s.yielding {
+		s.letGo()
+		return
 	}
 	if s.ended() {
 		return
@@ -166,13 +180,14 @@ func (s *supervisor) beginEnd(grace time.Duration) {
 	}
 	s.ending = true
 	switch {
-	case s.client == nil && s.held != nil && s.held.taken:
+	case s.yielding:
+	case s.client == nil && s.owes():
 		s.next.Reset(0)
 	case s.client == nil:
 		s.next.Stop()
 	case s.view.Phase == wire.InService:
 		s.askToEnd()
-	case !s.held.taken:
+	case !s.owes():
 		s.kill("not needed")
 	}
 }

@@ -32,20 +32,26 @@ type supervisor struct {
 	next     *time.Timer // starts the next client
 	late     *time.Timer // the client takes too long to start
 	end      *time.Timer // the end may take no longer
+	nudge    *time.Timer // pings a client that stands by
 	ending   bool
+	yielding bool // the session goes to another agent as soon as the client has ended
+	prepared bool // the client is ready and has not been given the connection
 	answered bool // the client has answered the last ping
 	// acquainted: this connection's broker has the session.
 	acquainted bool
 	// owed is what the client has to say to the broker and could not yet.
 	owed []wire.Message
+	// refusal is what the broker said last, if it refused.
+	refusal string
 }
 
 func newSupervisor(a *Agent, r *reaper, l *link) *supervisor {
-	s := &supervisor{Agent: a, reaper: r, link: l, next: time.NewTimer(0), late: time.NewTimer(0), end: time.NewTimer(0), answered: true}
+	s := &supervisor{Agent: a, reaper: r, link: l, next: time.NewTimer(0), late: time.NewTimer(0), end: time.NewTimer(0), nudge: time.NewTimer(0), answered: true}
 	s.backoff.burst = a.o.Burst
 	s.next.Stop()
 	s.late.Stop()
 	s.end.Stop()
+	s.nudge.Stop()
 	s.view.Phase = wire.Waiting
 	return s
 }
@@ -73,6 +79,8 @@ func (s *supervisor) run(ctx context.Context) error {
 			s.kill("hung while starting")
 		case <-s.end.C:
 			s.giveUp()
+		case <-s.nudge.C:
+			s.onNudge()
 		case <-asked:
 			asked = nil
 			s.log.info("ending")
@@ -80,7 +88,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		}
 	}
 	s.view.Phase = wire.Terminated
-	s.view.Flushed = s.view.Flushed || s.held == nil || !s.held.taken
+	s.view.Flushed = s.view.Flushed || !s.owes()
 	s.send(wire.Message{Type: wire.Closed, Client: &s.view})
 	if !s.view.Flushed {
 		return ErrUnflushed
@@ -93,8 +101,11 @@ func (s *supervisor) ended() bool {
 	if !s.ending || s.client != nil {
 		return false
 	}
-	return s.held == nil || !s.held.taken || s.view.Flushed || s.killed == gaveUp
+	return !s.owes() || s.view.Flushed || s.killed == gaveUp
 }
+
+// owes: the session's memory may hold what only a client of this agent will write out.
+func (s *supervisor) owes() bool { return s.held != nil && s.held.taken && !s.held.standsBy() }
 
 func (s *supervisor) clientEvents() <-chan processEvent {
 	if s.client == nil {
@@ -123,12 +134,12 @@ func (s *supervisor) onLink(e linkEvent) {
 // introduce tells a new broker what there is.
 func (s *supervisor) introduce() {
 	if s.held == nil {
-		s.send(wire.Message{Type: wire.Hello})
+		s.send(wire.Message{Type: wire.Hello, Generation: s.o.Generation})
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
 	defer cancel()
-	m, files := s.held.deposit(s.view)
+	m, files := s.held.deposit(s.view, s.o.Generation)
 	if err := s.conn.Send(ctx, m, files...); err != nil {
 		s.log.warn("deposit the session", "error", err)
 		s.conn.Close()
@@ -153,9 +164,9 @@ func (s *supervisor) report() { s.send(wire.Message{Type: wire.State, Client: &s
 func (s *supervisor) onOrder(e linkEvent) {
 	m := e.message
 	switch {
-	case m.Type == wire.Session && s.held == nil:
-		s.held, s.acquainted, s.owed = newHolding(m, e.files), true, nil
-		s.log.info("got the session", "session", m.Session, "volume", m.Volume.ID, "resumed", m.Resumed)
+	case (m.Type == wire.Session || m.Type == wire.Standby) && s.held == nil:
+		s.held, s.acquainted, s.owed, s.refusal = newHolding(m, e.files), true, nil, ""
+		s.log.info("got the session", "session", m.Session, "volume", m.Volume.ID, "resumed", m.Resumed, "standby", s.held.standsBy())
 		if !s.ending {
 			s.start()
 		}
@@ -169,6 +180,10 @@ func (s *supervisor) onOrder(e linkEvent) {
 		s.onRefused(m)
 	case m.Type == wire.Update && s.held != nil:
 		s.onUpdate(m)
+	case m.Type == wire.Promote && s.held != nil && s.held.standsBy():
+		s.onPromote()
+	case m.Type == wire.Yield && s.held != nil && !s.yielding:
+		s.onYield(m.Grace)
 	case m.Type == wire.Replace:
 		s.kill("hung")
 	case m.Type == wire.Ping:
@@ -188,7 +203,11 @@ func (s *supervisor) onOrder(e linkEvent) {
 // onRefused: what is stale is dropped, so that the next introduction is a hello. Everything else is tried again.
 func (s *supervisor) onRefused(m wire.Message) {
 	if m.Cause != wire.CauseStale || s.held == nil {
-		s.log.info("the broker refuses", "reason", m.Text)
+		// It is asked several times in a second, and mostly says the same.
+		if m.Text != s.refusal {
+			s.log.info("the broker refuses", "reason", m.Text)
+		}
+		s.refusal = m.Text
 		return
 	}
 	s.log.warn("the session has ended without this agent", "session", s.held.id)
@@ -219,8 +238,8 @@ func (s *supervisor) onUpdate(m wire.Message) {
 func (s *supervisor) onPing() {
 	view := s.view
 	// A client that is ending flushes, and answers nothing else.
-	view.Alive = s.client == nil || s.ending || s.view.Phase != wire.InService || s.answered
-	if s.client != nil && s.view.Phase == wire.InService && !s.ending {
+	view.Alive = s.client == nil || s.ending || s.yielding || s.view.Phase != wire.InService || s.answered
+	if s.client != nil && s.view.Phase == wire.InService && !s.ending && !s.yielding {
 		s.answered = false
 		s.toClient(wire.Message{Type: wire.Ping})
 	}
