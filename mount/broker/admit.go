@@ -33,6 +33,8 @@ type agent struct {
 	process *os.File
 	// heard is when it last answered a ping.
 	heard time.Time
+	// generation is its place among the agents of the session.
+	generation int
 }
 
 // tell sends the agent a message. One that cannot take it has broken its connection, which its receiver sees.
@@ -86,13 +88,17 @@ func (s *session) meet(ctx context.Context, conn *wire.Conn) {
 		s.log.WithError(err).Warn("peer did not introduce itself")
 		return
 	}
-	a := &agent{conn: conn, heard: time.Now()}
+	a := &agent{conn: conn, heard: time.Now(), generation: m.Generation}
 	if a.process, err = conn.PeerProcess(); err == nil {
 		defer a.process.Close()
 	}
-	if !s.seat(a) {
+	if s.isStandby(m) {
+		s.receiveStandby(ctx, a, m, got)
+		return
+	}
+	if err := s.claim(ctx, a, m); err != nil {
 		wire.CloseAll(got)
-		s.refuse(ctx, conn, "", errors.New("the session has an agent already"))
+		s.refuse(ctx, conn, "", err)
 		return
 	}
 	defer s.unseat(a)
@@ -111,22 +117,37 @@ func receiveWithin(ctx context.Context, conn *wire.Conn, d time.Duration) (wire.
 }
 
 func (s *session) refuse(ctx context.Context, conn *wire.Conn, cause wire.Cause, err error) {
-	s.log.WithError(err).Warn("refused a peer")
+	// An agent whose time has not come, or has passed, asks several times in a second.
+	if errors.Is(err, errNotTurn) {
+		s.log.WithError(err).Debug("refused a peer")
+	} else {
+		s.log.WithError(err).Warn("refused a peer")
+	}
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	// The peer is told as a courtesy; it is hung up on anyway.
 	_ = conn.Send(ctx, wire.Message{Type: wire.Refused, Cause: cause, Text: err.Error()})
 }
 
-// seat makes a the session's agent, if there is none.
-func (s *session) seat(a *agent) bool {
+// claim makes a the session's agent, if there is none and it may be.
+func (s *session) claim(ctx context.Context, a *agent, m wire.Message) error {
+	if m.Type == wire.Hello {
+		if err := s.awaitFiles(ctx); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.agent != nil {
-		return false
+	switch {
+	case m.Type == wire.Hello && s.switching:
+		return fmt.Errorf("the session is being taken over: %w", errNotTurn)
+	case m.Type == wire.Hello && m.Generation != s.generation:
+		return fmt.Errorf("the session has an agent of generation %d: %w", s.generation, errNotTurn)
+	case s.agent != nil:
+		return errors.New("the session has an agent already")
 	}
 	s.agent = a
-	return true
+	return nil
 }
 
 // exchange hands the session to an agent that has nothing, or takes it from one that has it.
@@ -146,11 +167,8 @@ func (s *session) hand(ctx context.Context, a *agent) error {
 	s.mu.Lock()
 	held, ending := s.files, s.ending
 	s.mu.Unlock()
-	if ending {
+	if ending || held == nil {
 		return fmt.Errorf("session %s: %w", s.request.ID, mount.ErrClosed)
-	}
-	if held == nil {
-		return s.awaitOther(ctx)
 	}
 	wait, cancel := context.WithTimeout(ctx, release)
 	defer cancel()
@@ -173,15 +191,21 @@ func (s *session) hand(ctx context.Context, a *agent) error {
 	held.watch = watch
 	v, resumed := s.volume, s.taken
 	s.taken = true
-	s.client, s.counted = wire.Client{}, 0
+	s.client, s.counted, s.known = wire.Client{}, 0, true
 	s.mu.Unlock()
 	return a.tell(ctx, wire.Message{
 		Type: wire.Session, Session: s.request.ID, Mount: s.mount, Volume: &v, Init: s.init, Answer: s.answer, Resumed: resumed,
 	}, held.device, held.memory, hold, watch)
 }
 
-// awaitOther is for an agent that comes with nothing to a session of which this broker has nothing either. The agent that has it may be on its way.
-func (s *session) awaitOther(ctx context.Context) error {
+// awaitFiles is for an agent that comes with nothing to a session of which this broker has nothing either. The agent that has it may be on its way.
+func (s *session) awaitFiles(ctx context.Context) error {
+	s.mu.Lock()
+	have := s.files != nil || s.ending
+	s.mu.Unlock()
+	if have {
+		return nil
+	}
 	select {
 	case <-s.returned:
 	case <-ctx.Done():
@@ -193,6 +217,22 @@ func (s *session) awaitOther(ctx context.Context) error {
 
 // take gets the session back from an agent after a restart of the broker. An agent whose connection merely broke deposits too; then there is nothing to take.
 func (s *session) take(ctx context.Context, a *agent, m wire.Message, got []*os.File) (wire.Cause, error) {
+	if cause, err := s.takeFiles(m, got); err != nil {
+		return cause, err
+	}
+	s.learn(m)
+	if err := s.setGeneration(m.Generation); err != nil {
+		return "", err
+	}
+	if err := a.tell(ctx, wire.Message{Type: wire.Accepted}); err != nil {
+		return "", err
+	}
+	s.log.Info("the agent is back")
+	return "", nil
+}
+
+// takeFiles takes device, memory and the serving agent's lease, if this broker has none. It owns got.
+func (s *session) takeFiles(m wire.Message, got []*os.File) (wire.Cause, error) {
 	s.mu.Lock()
 	have, ending := s.files != nil, s.ending
 	s.mu.Unlock()
@@ -200,22 +240,16 @@ func (s *session) take(ctx context.Context, a *agent, m wire.Message, got []*os.
 		wire.CloseAll(got)
 		return wire.CauseStale, fmt.Errorf("deposit of another session: %w", mount.ErrRefused)
 	}
+	if !have {
+		if err := s.verify(m, got); err != nil {
+			wire.CloseAll(got)
+			return "", err
+		}
+		have = !s.restoreFrom(m, got)
+	}
 	if have {
 		wire.CloseAll(got)
-	} else if err := s.verify(m, got); err != nil {
-		wire.CloseAll(got)
-		return "", err
-	} else {
-		s.restoreFrom(m, got)
 	}
-	s.mu.Lock()
-	s.taken = s.taken || m.Resumed
-	s.client = wire.Client{} // so that the agent's next report counts as news
-	s.mu.Unlock()
-	if err := a.tell(ctx, wire.Message{Type: wire.Accepted}); err != nil {
-		return "", err
-	}
-	s.log.Info("the agent is back")
 	return "", nil
 }
 
@@ -239,17 +273,33 @@ func (s *session) verify(m wire.Message, got []*os.File) error {
 	return nil
 }
 
-func (s *session) restoreFrom(m wire.Message, got []*os.File) {
+// restoreFrom makes the files the session's, unless somebody else has been faster.
+func (s *session) restoreFrom(m wire.Message, got []*os.File) (taken bool) {
 	s.update(func() {
+		if taken = s.files == nil && !s.ending; !taken {
+			return
+		}
 		s.files = &files{device: got[0], memory: got[1], watch: got[2]}
 		s.init, s.answer = m.Init, m.Answer
-		if !s.volumeKnown {
-			s.volume, s.volumeKnown = *m.Volume, true
-		}
-		s.served = m.Client.Served
-		if m.Client.Phase == wire.InService {
-			s.counted = m.Client.Starts
-		}
 		close(s.returned)
 	})
+	return taken
+}
+
+// learn takes from the agent that serves what a broker forgets when it ends.
+func (s *session) learn(m wire.Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken = s.taken || m.Resumed
+	s.client = wire.Client{} // so that the agent's next report counts as news
+	if !s.volumeKnown {
+		s.volume, s.volumeKnown = *m.Volume, true
+	}
+	if s.known {
+		return
+	}
+	s.known, s.served = true, m.Client.Served
+	if m.Client.Phase == wire.InService {
+		s.counted = m.Client.Starts
+	}
 }

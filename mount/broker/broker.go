@@ -73,8 +73,10 @@ type Broker struct {
 	// up is closed when the recorded sessions are restored, down when Run has ended.
 	up, down chan struct{}
 
-	mu       sync.Mutex // guards sessions
+	mu       sync.Mutex // guards what follows
 	sessions map[mount.SessionID]*session
+	// over tells whether Run is to end; nil before Run.
+	over func() error
 
 	events sync.Mutex // held while OnEvent runs
 }
@@ -99,6 +101,9 @@ func New(o Options) (*Broker, error) {
 // called once.
 func (b *Broker) Run(ctx context.Context) error {
 	defer close(b.down)
+	b.mu.Lock()
+	b.over = ctx.Err
+	b.mu.Unlock()
 	if err := b.prepare(); err != nil {
 		return err
 	}
@@ -150,6 +155,13 @@ func (b *Broker) ready(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the broker: %w", ctx.Err())
 	}
+}
+
+// isOver: agents are being left, so what their connections say means nothing.
+func (b *Broker) isOver() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.over != nil && b.over() != nil
 }
 
 // SocketDir is the directory to bind at /run/sidemount/session in the session's sidecar.

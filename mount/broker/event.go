@@ -18,6 +18,10 @@ const (
 	ClientRestarted Reason = "ClientRestarted"
 	// ClientHung: a client does not answer and is being replaced.
 	ClientHung Reason = "ClientHung"
+	// ClientUpgraded: another agent's client has taken the session over, as Upgrade was asked to have it.
+	ClientUpgraded Reason = "ClientUpgraded"
+	// ClientUpgradeFailed: Upgrade has failed, and the session is with its old agent.
+	ClientUpgradeFailed Reason = "ClientUpgradeFailed"
 	// SessionRestored: broker and agent have found each other again; the client has served on meanwhile.
 	SessionRestored Reason = "SessionRestored"
 	// SessionLost: both holders were gone, or somebody else has ended the mount; it must be opened again.
@@ -34,7 +38,7 @@ type Event struct {
 	Reason     Reason
 	// Cause is why the client before ended: "oom", "signal: killed", "exit status 1", "hung".
 	Cause string
-	// Pause is how long requests had to wait, for ClientRestarted.
+	// Pause is how long requests had to wait, for ClientRestarted and ClientUpgraded.
 	Pause time.Duration
 	// Message is for people.
 	Message string

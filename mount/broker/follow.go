@@ -43,11 +43,15 @@ func (s *session) follow(ctx context.Context, a *agent) {
 		case wire.Known:
 			s.onKnown(m.Backings)
 		case wire.State:
-			s.onState(ctx, *m.Client, &probing)
+			if !s.onStandbyState(a, *m.Client) {
+				s.onState(ctx, *m.Client, &probing)
+			}
 		case wire.Pong:
 			s.onPong(ctx, a, *m.Client)
 		case wire.Closed:
-			s.onClosed(m.Client)
+			if !s.onStandbyState(a, *m.Client) {
+				s.onClosed(m.Client)
+			}
 			return
 		default:
 			s.log.WithField("type", m.Type).Warn("the agent breaks the protocol")
@@ -59,9 +63,9 @@ func (s *session) follow(ctx context.Context, a *agent) {
 // onState takes over what the agent tells of its client, and has the mount probed when a client says that it serves.
 func (s *session) onState(ctx context.Context, now wire.Client, probing *sync.WaitGroup) {
 	var before wire.Client
-	var confirm bool
+	var confirm, switching bool
 	s.update(func() {
-		before = s.client
+		before, switching = s.client, s.switching
 		s.client = now
 		if f := failureOf(now); f != nil || now.Phase == wire.InService {
 			s.failure = f
@@ -70,10 +74,12 @@ func (s *session) onState(ctx context.Context, now wire.Client, probing *sync.Wa
 			s.interrupt()
 			return
 		}
-		confirm = !before.Same(now)
+		if confirm = !before.Same(now); confirm {
+			s.resumed = time.Now()
+		}
 		s.ready = s.ready && before.Same(now)
 	})
-	if now.Phase == wire.Waiting && now.Ended != "" && before.Phase != wire.Waiting {
+	if now.Phase == wire.Waiting && now.Ended != "" && before.Phase != wire.Waiting && !switching {
 		s.onFailure(now)
 	}
 	if confirm {
@@ -137,26 +143,33 @@ func (s *session) attached(c wire.Client) {
 			return
 		}
 		switch {
+		case s.switching:
+			e = Event{Reason: ClientUpgraded, Pause: s.resumed.Sub(s.down)}
 		case s.counted == c.Starts:
 			e = Event{Reason: SessionRestored, Message: "the volume's client has served on"}
 		case s.served == 0:
 			e = Event{Reason: ClientStarted, Message: "the volume is mounted and answers"}
+		case s.blame != "":
+			e.Cause, e.Pause = s.blame, s.resumed.Sub(s.down)
 		case e.Cause == "":
 			e.Cause = agentEnded
 		}
 		if e.Reason == ClientRestarted && e.Pause == 0 && !s.down.IsZero() {
-			e.Pause = time.Since(s.down)
+			e.Pause = s.resumed.Sub(s.down)
 		}
 		if s.counted != c.Starts {
 			s.served++
 			s.counted = c.Starts
 		}
-		s.ready, s.state, s.failure, s.down = true, mount.Attached, nil, time.Time{}
+		s.ready, s.state, s.failure, s.down, s.blame, s.paused = true, mount.Attached, nil, time.Time{}, "", e.Pause
 	})
 	if !current {
 		return
 	}
-	if e.Reason == ClientRestarted {
+	switch e.Reason {
+	case ClientUpgraded:
+		e.Message = fmt.Sprintf("another client has taken the volume over; requests waited for %s", e.Pause.Round(time.Millisecond))
+	case ClientRestarted:
 		e.Message = fmt.Sprintf("the volume's client was replaced (%s); requests waited for %s", e.Cause, e.Pause.Round(time.Millisecond))
 	}
 	s.log.WithFields(logrus.Fields{"reason": e.Reason, "cause": e.Cause, "pause": e.Pause}).Info("client serves")
@@ -182,7 +195,7 @@ func (s *session) unseat(a *agent) {
 			return
 		}
 		s.agent = nil
-		orphaned = s.client.Phase != "" && s.client.Phase != wire.Terminated && !s.ending
+		orphaned = s.client.Phase != "" && s.client.Phase != wire.Terminated && !s.ending && !s.switching
 		if !orphaned {
 			return
 		}

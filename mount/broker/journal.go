@@ -39,6 +39,8 @@ type record struct {
 	State      mount.State      `json:"state"`
 	// Device is the number of the connection, once there is one.
 	Device uint32 `json:"device,omitempty"`
+	// Generation is that of the agent that has the session.
+	Generation int `json:"generation,omitempty"`
 }
 
 func (j *journal) path(id mount.SessionID) string { return filepath.Join(j.dir, string(id)+".json") }

@@ -63,7 +63,7 @@ func (s *session) ping(ctx context.Context) (a *agent, serving bool) {
 	s.mu.Lock()
 	a = s.agent
 	serving = s.ready && !s.ending
-	known := s.client.Phase != ""
+	known := s.client.Phase != "" && !s.switching
 	var silent time.Duration
 	if a != nil {
 		silent = time.Since(a.heard)
@@ -108,7 +108,7 @@ func kill(process *os.File) error {
 func (s *session) onPong(ctx context.Context, a *agent, c wire.Client) {
 	s.mu.Lock()
 	a.heard = time.Now()
-	ending := s.ending
+	ending := s.ending || s.switching || a != s.agent
 	s.mu.Unlock()
 	if c.Phase == wire.InService && !c.Alive && !ending {
 		s.replace(ctx, a, "client does not run")

@@ -159,12 +159,19 @@ func (o *output) String() string {
 // runAgent starts an agent as a runtime would: uid 65534, no capability in any set, no_new_privs.
 func (n *node) runAgent(id mount.SessionID, client ...string) *sidecar {
 	GinkgoHelper()
+	return n.runGeneration(id, 0, client...)
+}
+
+// runGeneration starts one of several agents of a session.
+func (n *node) runGeneration(id mount.SessionID, generation int, client ...string) *sidecar {
+	GinkgoHelper()
 	if len(client) == 0 {
 		client = []string{program, "passthrough"}
 	}
 	args := []string{
 		"--reuid", strconv.Itoa(nobody), "--regid", strconv.Itoa(nobody), "--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all",
-		"--", program, "run", "-socket", filepath.Join(n.SocketDir(id), "agent.sock"), "-grace", "5s", "-restart-burst", "1000", "--",
+		"--", program, "run", "-socket", filepath.Join(n.SocketDir(id), "agent.sock"), "-grace", "5s", "-restart-burst", "1000",
+		"-generation", itoa(generation), "--",
 	}
 	s := &sidecar{cmd: exec.Command("setpriv", append(args, client...)...), output: &output{}, ended: make(chan error, 1)}
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output

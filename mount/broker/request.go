@@ -20,6 +20,8 @@ type Request struct {
 	Volume mount.Volume
 	// UID and GID are those that the agent must have, and that the mount belongs to.
 	UID, GID uint32
+	// Generation is that of the agent that may have the session first. Default 0.
+	Generation int
 }
 
 // check refuses what could not work, or could reach outside of the session's own places.

@@ -13,7 +13,7 @@ func (b *Broker) restore() []*session {
 	var restored []*session
 	for _, r := range b.journal.read() {
 		s := b.newSession(Request{
-			ID: r.ID, Target: r.Target, UID: r.UID, GID: r.GID,
+			ID: r.ID, Target: r.Target, UID: r.UID, GID: r.GID, Generation: r.Generation,
 			Volume: mount.Volume{ID: r.Volume, Name: r.VolumeName, Client: r.Client, ReadOnly: r.ReadOnly},
 		}, r.Mount)
 		close(s.opened)

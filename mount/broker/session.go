@@ -29,6 +29,8 @@ type Session struct {
 	// Failure is why there is no client at the moment, nil if there is or if none has failed yet. It wraps mount.ErrConfig or mount.ErrUnavailable where
 	// the client said so.
 	Failure error
+	// Generation is that of the agent that has the session, or had it last.
+	Generation int
 }
 
 // session is a mount with everything that keeps it alive.
@@ -61,6 +63,14 @@ type session struct {
 	changed      chan struct{} // closed at the next change
 	returned     chan struct{} // closed when a restored session has got its files back
 	ending       bool
+	generation   int           // of the agent that may have the session
+	next         *Successor    // what an upgrade under way waits for
+	standby      *standby      // nil while no agent stands by
+	switching    bool          // the session is on its way from one agent to the next
+	blame        string        // what ended the last client, if its agent cannot know
+	resumed      time.Time     // when the client that serves said so
+	paused       time.Duration // how long requests waited for it
+	known        bool          // served and counted are what the agent says, or were counted here
 
 	// backings are the backing files that this broker has registered or heard of. Only the goroutine that follows the agent uses it, and there is one at a time.
 	backings map[int32]bool
@@ -90,6 +100,8 @@ func (b *Broker) newSession(r Request, mountID string) *session {
 		changed:  make(chan struct{}),
 		returned: make(chan struct{}),
 		backings: map[int32]bool{},
+
+		generation: r.Generation,
 	}
 }
 
@@ -144,6 +156,7 @@ func (s *session) watch() (Session, <-chan struct{}) {
 		Ready:      s.ready,
 		Restarts:   max(0, s.served-1),
 		Failure:    s.failure,
+		Generation: s.generation,
 	}, s.changed
 }
 
@@ -156,7 +169,7 @@ func (s *session) record(state mount.State) record {
 	return record{
 		ID: s.request.ID, Mount: s.mount, Target: s.request.Target, UID: s.request.UID, GID: s.request.GID,
 		Volume: s.request.Volume.ID, VolumeName: s.request.Volume.Name, Client: s.request.Volume.Client, ReadOnly: s.request.Volume.ReadOnly,
-		State: state, Device: s.device,
+		State: state, Device: s.device, Generation: s.generation,
 	}
 }
 

@@ -22,6 +22,9 @@ import (
 const inside = "SIDEMOUNT_TEST_NAMESPACE"
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == deafName {
+		runDeaf()
+	}
 	if dir := os.Getenv(loadDir); dir != "" {
 		runLoad(dir)
 		return
