@@ -40,6 +40,9 @@ type Options struct {
 	// NoResend treats the kernel as one that cannot give a new client the requests of a dead one (before Linux 6.9): they are answered with EINTR. Default false: the kernel says
 	// what it can.
 	NoResend bool
+	// Cover leaves the dead mount of a lost session where it is, and the next session is mounted on top of it: that reaches containers which have
+	// bound the dead one and receive mounts from it. Default false: a dead mount is unmounted, and running containers keep it.
+	Cover bool
 	// Log receives what happens. Default logrus.StandardLogger().
 	Log logrus.FieldLogger
 }

@@ -36,7 +36,7 @@ func (b *Broker) Close(ctx context.Context, id mount.SessionID, grace time.Durat
 		return nil
 	}
 	flushed := s.farewell(ctx, grace)
-	err := s.vanish(true)
+	err := s.vanish(true, true)
 	if err != nil {
 		return fmt.Errorf("close session %s: %w", id, err)
 	}
@@ -88,9 +88,10 @@ func (s *session) farewell(ctx context.Context, grace time.Duration) bool {
 	}
 }
 
-// vanish removes every trace of the session and closes it. The socket's directory stays when a running container may still have it mounted.
-func (s *session) vanish(withDirectory bool) error {
-	err := s.dismantle()
+// vanish removes every trace of the session and closes it. The socket's directory and the dead mount stay when a running container may still have them
+// mounted.
+func (s *session) vanish(withDirectory, withMount bool) error {
+	err := s.dismantle(withMount)
 	if withDirectory {
 		err = errors.Join(err, os.RemoveAll(s.b.SocketDir(s.request.ID)))
 	}
@@ -101,7 +102,7 @@ func (s *session) vanish(withDirectory bool) error {
 }
 
 // dismantle ends the connection before the mount, so that neither anybody who uses it nor the unmounting can hang, and forgets the session last.
-func (s *session) dismantle() error {
+func (s *session) dismantle(withMount bool) error {
 	var err error
 	if s.device != 0 {
 		err = s.b.control.Abort(s.device)
@@ -113,7 +114,10 @@ func (s *session) dismantle() error {
 	if held != nil {
 		held.close()
 	}
-	if err := errors.Join(err, fuse.Unmount(s.request.Target)); err != nil {
+	if withMount {
+		err = errors.Join(err, fuse.Unmount(s.request.Target))
+	}
+	if err != nil {
 		return err
 	}
 	return s.b.journal.remove(s.request.ID)
@@ -125,7 +129,7 @@ func (s *session) lose(why string) {
 		return
 	}
 	s.log.WithField("reason", why).Error("session lost")
-	if err := s.vanish(false); err != nil {
+	if err := s.vanish(false, !s.b.o.Cover); err != nil {
 		s.log.WithError(err).Error("remove a lost session")
 	}
 	s.b.emit(s, Event{Reason: SessionLost, Cause: why, Message: "the mount was lost (" + why + ") and must be made again"})

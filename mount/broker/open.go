@@ -180,7 +180,7 @@ func (b *Broker) sweep(target string, id mount.SessionID) error {
 		if entry.Source != sourcePrefix+string(id) {
 			return fmt.Errorf("%s is mounted at %s already", entry.Source, target)
 		}
-		if err := b.control.Abort(entry.Device); err != nil {
+		if err := b.control.Abort(entry.Device); err != nil || b.o.Cover {
 			return err
 		}
 		if err := fuse.Unmount(target); err != nil {
@@ -207,7 +207,7 @@ func (s *session) undo() {
 	if s.listener != nil {
 		s.listener.Close()
 	}
-	if err := s.dismantle(); err != nil {
+	if err := s.dismantle(true); err != nil {
 		s.log.WithError(err).Error("take back a mount that failed")
 	}
 }

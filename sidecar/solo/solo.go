@@ -90,6 +90,8 @@ func New(o Options) (*Holder, error) {
 	own := o.Broker
 	own.RunDir, own.StateDir, own.AgentPath = o.RunDir, filepath.Join(o.RunDir, "state"), o.Agent
 	own.OnEvent, own.Log = h.onEvent, o.Log
+	// The pod's containers have bound the mounts; a kubelet cannot even start one of them again on a dead mount.
+	own.Cover = true
 	var err error
 	h.broker, err = broker.New(own)
 	return h, err
