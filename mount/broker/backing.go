@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -16,26 +17,62 @@ import (
 // With FUSE passthrough the kernel reads and writes a file by itself, also while no client runs. Registering such a file needs a privilege that the client has not, so
 // it asks here. It gets nothing that it could not have done with the file, one request at a time: see admitBacking.
 
-// onBack registers a file for the session's client, or tells it why not.
-func (s *session) onBack(ctx context.Context, a *agent, request uint64, f *os.File) {
-	answer := wire.Message{Type: wire.Backed, Request: request}
-	number, err := s.back(f)
-	if err != nil {
-		answer.Text = err.Error()
-		s.log.WithError(err).Debug("refused a backing file")
-	}
-	answer.Backing = number
-	if err := a.tell(ctx, answer); err != nil && number > 0 {
-		s.onUnback([]int32{number})
-	}
+// backings are the numbers of the backing files that this broker has registered or heard of.
+type backings struct {
+	mu      sync.Mutex // held also while the kernel is told, so that nobody takes back what another message is about
+	numbers map[int32]bool
 }
 
-func (s *session) back(f *os.File) (int32, error) {
-	if !fuse.CanPassthrough(s.agreement()) {
+// onBacking handles what an agent passes on about backing files, and tells whether the message was of that kind. Only the agent that serves has anything to say: a
+// client that stands by has no handles, and one that has been replaced has none any more.
+func (s *session) onBacking(ctx context.Context, a *agent, m wire.Message, got []*os.File) bool {
+	switch m.Type {
+	case wire.Back, wire.Unback, wire.Known:
+	default:
+		return false
+	}
+	s.mu.Lock()
+	held, answer, serves := s.files, s.answer, s.agent == a
+	s.mu.Unlock()
+	if held == nil || !serves {
+		if m.Type == wire.Back {
+			s.answerBack(ctx, a, m.Request, 0, mount.ErrRefused)
+		}
+		return true
+	}
+	s.backings.mu.Lock()
+	defer s.backings.mu.Unlock()
+	switch m.Type {
+	case wire.Back:
+		number, err := s.back(held.device, answer, got[0])
+		if !s.answerBack(ctx, a, m.Request, number, err) && err == nil {
+			s.unback(held.device, []int32{number})
+		}
+	case wire.Unback:
+		s.unback(held.device, m.Backings)
+	case wire.Known:
+		s.know(held.device, m.Backings)
+	}
+	return true
+}
+
+// answerBack tells the client the number of its file, or why there is none, and whether it could be told.
+func (s *session) answerBack(ctx context.Context, a *agent, request uint64, number int32, err error) bool {
+	m := wire.Message{Type: wire.Backed, Request: request, Backing: number}
+	if err != nil {
+		m.Text = err.Error()
+		s.log.WithError(err).Debug("refused a backing file")
+	}
+	return a.tell(ctx, m) == nil
+}
+
+// back registers a file for the session's client.
+func (s *session) back(device *os.File, answer []byte, f *os.File) (int32, error) {
+	if !fuse.CanPassthrough(answer) {
 		return 0, fmt.Errorf("the session has not agreed on passthrough: %w", mount.ErrRefused)
 	}
-	if len(s.backings) >= wire.MaxBackings {
-		return 0, fmt.Errorf("the session has %d backing files: %w", len(s.backings), mount.ErrRefused)
+	if len(s.backings.numbers) >= wire.MaxBackings {
+		return 0, fmt.Errorf("the session has %d backing files: %w", len(s.backings.numbers), mount.ErrRefused)
 	}
 	b, err := inspect(f)
 	if err != nil {
@@ -44,56 +81,38 @@ func (s *session) back(f *os.File) (int32, error) {
 	if err := admitBacking(b); err != nil {
 		return 0, err
 	}
-	s.mu.Lock()
-	held := s.files
-	s.mu.Unlock()
-	if held == nil {
-		return 0, mount.ErrClosed
-	}
-	number, err := fuse.OpenBacking(held.device, f, s.request.UID, s.request.GID)
+	number, err := fuse.OpenBacking(device, f, s.request.UID, s.request.GID)
 	if err != nil {
 		return 0, err
 	}
-	s.backings[number] = true
+	s.backings.numbers[number] = true
 	return number, nil
 }
 
-func (s *session) agreement() []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.answer
-}
-
-// onUnback takes numbers back. One that this broker does not know may be from before its start.
-func (s *session) onUnback(numbers []int32) {
-	s.mu.Lock()
-	held := s.files
-	s.mu.Unlock()
+// unback takes numbers back. One that this broker does not know may be from before its start.
+func (s *session) unback(device *os.File, numbers []int32) {
 	for _, number := range numbers {
-		delete(s.backings, number)
-		if held == nil {
-			continue
-		}
-		if err := fuse.CloseBacking(held.device, number); err != nil && !errors.Is(err, unix.ENOENT) {
+		delete(s.backings.numbers, number)
+		if err := fuse.CloseBacking(device, number); err != nil && !errors.Is(err, unix.ENOENT) {
 			s.log.WithError(err).Warn("take a backing file back")
 		}
 	}
 }
 
-// onKnown takes back what the clients before have registered and the new one knows nothing of: they died between the registration and their note of it.
-func (s *session) onKnown(numbers []int32) {
+// know takes back what the clients before have registered and the new one knows nothing of: they died between the registration and their note of it.
+func (s *session) know(device *os.File, numbers []int32) {
 	known := make(map[int32]bool, len(numbers))
 	for _, number := range numbers {
 		known[number] = true
 	}
 	var lost []int32
-	for number := range s.backings {
+	for number := range s.backings.numbers {
 		if !known[number] {
 			lost = append(lost, number)
 		}
 	}
-	s.onUnback(lost)
-	s.backings = known
+	s.unback(device, lost)
+	s.backings.numbers = known
 }
 
 // backing is what the policy has to know of a file.

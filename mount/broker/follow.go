@@ -31,17 +31,12 @@ func (s *session) follow(ctx context.Context, a *agent) {
 			}
 			return
 		}
-		if m.Type == wire.Back {
-			s.onBack(ctx, a, m.Request, got[0])
-			got[0].Close()
+		handled := s.onBacking(ctx, a, m, got)
+		wire.CloseAll(got)
+		if handled {
 			continue
 		}
-		wire.CloseAll(got)
 		switch m.Type {
-		case wire.Unback:
-			s.onUnback(m.Backings)
-		case wire.Known:
-			s.onKnown(m.Backings)
 		case wire.State:
 			if !s.onStandbyState(a, *m.Client) {
 				s.onState(ctx, *m.Client, &probing)

@@ -72,8 +72,7 @@ type session struct {
 	paused       time.Duration // how long requests waited for it
 	known        bool          // served and counted are what the agent says, or were counted here
 
-	// backings are the backing files that this broker has registered or heard of. Only the goroutine that follows the agent uses it, and there is one at a time.
-	backings map[int32]bool
+	backings backings
 }
 
 // files are the session's: the FUSE connection, its memory, and the lease of the present agent.
@@ -99,7 +98,7 @@ func (b *Broker) newSession(r Request, mountID string) *session {
 		gone:     make(chan struct{}),
 		changed:  make(chan struct{}),
 		returned: make(chan struct{}),
-		backings: map[int32]bool{},
+		backings: backings{numbers: map[int32]bool{}},
 
 		generation: r.Generation,
 	}
