@@ -38,6 +38,9 @@ type share struct {
 	// replaced is when the last pod was replaced, failures how many were in a row.
 	replaced time.Time
 	failures int
+	// upgraded says that a client has come to serve since the last hand-over, and pause how long requests have waited for it.
+	upgraded bool
+	pause    time.Duration
 	// refusal is why the last attempt to open the session or make the pod failed.
 	refusal error
 	// clientFailures counts what the broker told of clients that could not start.

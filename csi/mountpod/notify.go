@@ -19,8 +19,11 @@ func (k *Keeper) Notify(e broker.Event) {
 	var pod *corev1.Pod
 	var users []*corev1.Pod
 	k.change(s, func() {
-		if e.Reason == broker.ClientFailed {
+		switch e.Reason {
+		case broker.ClientFailed:
 			s.clientFailures++
+		case broker.ClientRestarted:
+			s.upgraded, s.pause = true, e.Pause
 		}
 		pod, users = k.pod(s), s.userPods()
 	})
@@ -65,17 +68,27 @@ func (w watcher) Gone(pod *corev1.Pod) { w.miss(pod) }
 // Synced takes note that all pods are known.
 func (w watcher) Synced() { close(w.synced) }
 
-// see remembers a pod, unless a later state of it is known already, and has its share looked at where that may need something.
-func (k *Keeper) see(pod *corev1.Pod) {
-	id := session(pod)
+// note remembers a pod that the API server has answered with, unless the watch has been faster.
+func (k *Keeper) note(pod *corev1.Pod) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if known := k.pods[session(pod)][pod.Name]; known == nil || known.UID != pod.UID {
+		k.remember(pod)
+	}
+}
+
+// see takes what the watch tells of a pod.
+func (k *Keeper) see(pod *corev1.Pod) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.remember(pod)
+}
+
+// remember keeps a pod's state and has its share looked at where that may need something. The caller holds mu.
+func (k *Keeper) remember(pod *corev1.Pod) {
+	id := session(pod)
 	if k.pods[id] == nil {
 		k.pods[id] = map[string]*corev1.Pod{}
-	}
-	before := k.pods[id][pod.Name]
-	if before != nil && before.UID == pod.UID && stale(before, pod) {
-		return
 	}
 	k.pods[id][pod.Name] = pod
 	s := k.shares[id]
@@ -90,11 +103,6 @@ func (k *Keeper) see(pod *corev1.Pod) {
 	if pod.Name != s.record.Pod && pod.Name != s.next || pod.DeletionTimestamp != nil || finished(pod) {
 		k.troubled.Add(id)
 	}
-}
-
-// stale is true for a state that is older than the one that is known.
-func stale(known, told *corev1.Pod) bool {
-	return known.DeletionTimestamp != nil && told.DeletionTimestamp == nil || finished(known) && !finished(told)
 }
 
 // miss forgets a pod.

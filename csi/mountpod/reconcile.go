@@ -186,7 +186,7 @@ func (k *Keeper) create(ctx context.Context, s *share, name string) error {
 	if err != nil {
 		return err
 	}
-	k.see(pod)
+	k.note(pod)
 	k.change(s, func() { s.created = true })
 	return nil
 }
@@ -236,40 +236,6 @@ func contains(names []string, name string) bool {
 		}
 	}
 	return false
-}
-
-// finish ends a share that nobody uses: the client flushes, the session is closed, the pod deleted, and at last the record forgotten, so that an
-// interrupted end is taken up again. Somebody may acquire it meanwhile; then it stays, without session and pod.
-func (k *Keeper) finish(ctx context.Context, s *share) error {
-	id := s.id
-	if err := k.step("close"); err != nil {
-		return err
-	}
-	if err := k.o.Broker.Close(ctx, id, k.o.Grace); err != nil {
-		return err
-	}
-	if err := k.step("delete pod"); err != nil {
-		return err
-	}
-	if err := k.known(ctx); err != nil {
-		return err
-	}
-	if err := k.sweep(ctx, id); err != nil {
-		return err
-	}
-	if err := k.store.dropShare(id); err != nil {
-		return err
-	}
-	k.change(s, func() {
-		s.recorded, s.created, s.cause, s.failures = false, false, "", 0
-		s.record.Pod, s.record.Served = "", false
-		if len(s.users) == 0 {
-			delete(k.shares, id)
-			delete(k.byKey, s.record.Key)
-		}
-	})
-	log.G(ctx).Info("share ended")
-	return nil
 }
 
 // step is where a test ends the keeper.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/virtual-kubelet/virtual-kubelet/log"
 	"k8s.io/apimachinery/pkg/types"
@@ -53,7 +54,7 @@ type referenceRecord struct {
 type store struct {
 	dir string
 	// step is called before each change of the disk; a test ends the keeper there.
-	step func(what string) error
+	step atomic.Pointer[func(what string) error]
 }
 
 func (s *store) shares() string     { return filepath.Join(s.dir, "shares") }
@@ -139,10 +140,11 @@ func (s *store) drop(what, path string) error {
 }
 
 func (s *store) at(what string) error {
-	if s.step == nil {
+	step := s.step.Load()
+	if step == nil {
 		return nil
 	}
-	return s.step(what)
+	return (*step)(what)
 }
 
 // write replaces a file in one step that lasts.

@@ -204,7 +204,7 @@ func User(name string) (types.NamespacedName, types.UID) {
 
 // clean ends the node, and fails the test for whatever is left of it.
 func (n *Node) clean(files int) {
-	if n.down == nil || len(n.down) == 0 {
+	if len(n.down) == 0 {
 		n.startBroker()
 	}
 	for _, s := range n.Broker.Sessions() {

@@ -33,6 +33,7 @@ type Pods struct {
 	calls   Calls
 	refuse  error
 	admit   func(*corev1.Pod) *corev1.PodStatus
+	broken  map[string]string
 	serial  int
 	running sync.WaitGroup
 }
@@ -42,7 +43,7 @@ type Calls struct{ Create, Get, Delete, Watch int }
 
 // NewPods returns a cluster without pods.
 func NewPods(logs string, programs map[string]string) *Pods {
-	return &Pods{Programs: programs, Logs: logs, pods: map[string]*process{}}
+	return &Pods{Programs: programs, Logs: logs, pods: map[string]*process{}, broken: map[string]string{}}
 }
 
 // Calls returns what has been asked so far.
@@ -59,11 +60,29 @@ func (p *Pods) Refuse(err error) {
 	p.refuse = err
 }
 
-// Admit decides about new pods: nil runs them, a status is what they get instead. nil as the function runs all.
+// Admit decides about new pods: nil runs them, a status is what they get instead. nil as the function runs all, those too that have been waiting.
 func (p *Pods) Admit(admit func(*corev1.Pod) *corev1.PodStatus) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.admit = admit
+	for _, run := range p.pods {
+		if admit == nil && !run.started && run.pod.Status.Phase == corev1.PodPending && run.pod.DeletionTimestamp == nil {
+			p.start(run)
+		}
+	}
+}
+
+// Break makes pods with this image run another client in the place of their own.
+func (p *Pods) Break(image, client string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.broken[image] = client
+}
+
+// start runs a pod. The caller holds mu.
+func (p *Pods) start(run *process) {
+	run.started = true
+	p.running.Go(run.run)
 }
 
 // Create implements mountpod.Pods.
@@ -96,8 +115,7 @@ func (p *Pods) Create(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error)
 	}
 	p.tell(run)
 	if status == nil {
-		run.started = true
-		p.running.Go(run.run)
+		p.start(run)
 	}
 	return pod.DeepCopy(), nil
 }

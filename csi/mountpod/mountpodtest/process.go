@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -133,7 +134,7 @@ func (r *process) command(restarts int) (*exec.Cmd, error) {
 		return nil, err
 	}
 	argv := make([]string, 0, len(c.Command)+2)
-	for n, arg := range c.Command {
+	for n, arg := range r.words(c) {
 		argv = append(argv, paths.translate(arg))
 		if n == 1 {
 			argv = append(argv, "-socket", paths.translate(sidecar.SessionMount+"/agent.sock"))
@@ -151,6 +152,18 @@ func (r *process) command(restarts int) (*exec.Cmd, error) {
 		Credential: &syscall.Credential{Uid: uint32(*c.SecurityContext.RunAsUser), Gid: uint32(*c.SecurityContext.RunAsGroup)},
 	}
 	return cmd, nil
+}
+
+// words are the container's command, with the client that its image really has.
+func (r *process) words(c *corev1.Container) []string {
+	r.pods.mu.Lock()
+	defer r.pods.mu.Unlock()
+	client, broken := r.pods.broken[c.Image]
+	end := slices.Index(c.Command, "--")
+	if !broken || end < 0 {
+		return c.Command
+	}
+	return append(slices.Clone(c.Command[:end+1]), client)
 }
 
 // paths are directories and programs of a container, and where they are on this machine.
