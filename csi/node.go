@@ -84,7 +84,7 @@ type Node struct {
 	under   operations
 	seen    publications
 	figures figures
-	// step is called between the steps of a publish; tests stop there.
+	// step is called between the steps of publish and unpublish; tests stop there.
 	step func(name string)
 }
 

@@ -92,6 +92,15 @@ func (d podsDir) parent(t target) (*os.File, error) {
 	return open(pods, filepath.Dir(t.rel))
 }
 
+// present is parent for a target that is to be published: the caller makes the directory above it (CSI specification, target_path).
+func (d podsDir) present(t target) (*os.File, error) {
+	parent, err := d.parent(t)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, status.Errorf(codes.FailedPrecondition, "the directory above the target path %s does not exist", t.path)
+	}
+	return parent, err
+}
+
 // open opens a directory below another one for nothing but its name, so that no file system is asked.
 func open(dir *os.File, rel string) (*os.File, error) {
 	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
@@ -108,10 +117,7 @@ func open(dir *os.File, rel string) (*os.File, error) {
 
 // make makes the target's directory if it is missing, and opens it. made tells whether it was missing.
 func (d podsDir) make(t target) (dir *os.File, made bool, err error) {
-	parent, err := d.parent(t)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, false, status.Errorf(codes.FailedPrecondition, "the directory above the target path %s does not exist", t.path)
-	}
+	parent, err := d.present(t)
 	if err != nil {
 		return nil, false, err
 	}

@@ -24,6 +24,7 @@ func (n *Node) NodeUnpublishVolume(ctx context.Context, r *spec.NodeUnpublishVol
 	if err := n.pods.clear(t); err != nil {
 		return nil, err
 	}
+	n.step(stepCleared)
 	kept, err := n.pods.remove(t)
 	if err != nil {
 		return nil, err
@@ -31,6 +32,7 @@ func (n *Node) NodeUnpublishVolume(ctx context.Context, r *spec.NodeUnpublishVol
 	if kept {
 		n.log(t).Warn("directory of a target not removed: something was written into it while nothing was mounted there")
 	}
+	n.step(stepRemoved)
 	n.seen.forget(t.real)
 	// The reference goes last: what is left when this process dies before is done by the repeated call.
 	if err := n.options.Keeper.Release(ctx, t.real); err != nil {

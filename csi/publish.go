@@ -12,11 +12,13 @@ import (
 	"github.com/sidemount/sidemount/csi/mountpod"
 )
 
-// Steps of a publish, for tests.
+// Steps of publish and unpublish, for tests.
 const (
 	stepAcquired = "acquired"
 	stepMade     = "made"
 	stepBound    = "bound"
+	stepCleared  = "cleared"
+	stepRemoved  = "removed"
 )
 
 // NodePublishVolume implements the call of that name. It is idempotent, and what it has begun when its process dies is taken up by
@@ -66,6 +68,14 @@ func (n *Node) publish(ctx context.Context, p publication) error {
 		}
 	}
 	if err := n.allowed(p); err != nil {
+		return err
+	}
+	// What is wrong with the target is said before a Mount Pod starts.
+	parent, err := n.pods.present(p.target)
+	if err != nil {
+		return err
+	}
+	if err := parent.Close(); err != nil {
 		return err
 	}
 	source, err := n.source(ctx, p)

@@ -57,10 +57,12 @@ func (n *Node) alive(b *bound) (volume mount.VolumeID, alive bool, err error) {
 		return "", false, err
 	}
 	at, err := mountpoint.At(session.Target)
-	if err != nil || len(at) == 0 {
+	if err != nil {
 		return session.Volume, false, err
 	}
-	return session.Volume, session.State != mount.Closed && at[0].Device == b.Device, nil
+	// Where somebody has unmounted the session behind the broker's back, its binds go on.
+	same := len(at) == 0 || at[0].Device == b.Device
+	return session.Volume, session.State != mount.Closed && same, nil
 }
 
 // whole tells whether a target that was published has all that it needs.
@@ -173,6 +175,14 @@ func (n *Node) bind(p publication, share mountpod.Share) error {
 }
 
 func bindShare(share mountpod.Share, dir *os.File, readOnly bool) error {
+	// The bare directory would take whatever the pod writes, and lose it.
+	at, err := mountpoint.At(share.Path)
+	if err != nil {
+		return err
+	}
+	if len(at) == 0 || boundBy(at[0]).session != share.Session {
+		return fmt.Errorf("session %s is not mounted at %s: %w", share.Session, share.Path, mount.ErrUnavailable)
+	}
 	// Opened for its name only, so that the client is not asked.
 	fd, err := unix.Open(share.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
