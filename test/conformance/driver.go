@@ -40,7 +40,7 @@ func installDriver(ctx context.Context, l *lab.Lab, o options) ([]string, error)
 	_, err = l.InstallChart(ctx, lab.Values{
 		"storageClasses": []lab.Values{lab.StorageClass(class, redis.JuiceFS(class, 0))},
 		"snapshots": lab.Values{"enabled": true, "controller": true, "classes": []lab.Values{
-			{"name": class, "secret": lab.Values{"name": class, "namespace": lab.ChartNamespace}},
+			{"name": class, "secret": lab.Values{"name": lab.ChartRelease + "-" + class, "namespace": lab.ChartNamespace}},
 		}},
 	})
 	if err != nil {
