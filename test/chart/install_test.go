@@ -3,7 +3,9 @@ package chart
 import (
 	"context"
 	"fmt"
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/sidemount/sidemount/test/lab"
 )
@@ -35,6 +38,14 @@ done
 exec 3>&-
 seq 1 $i | cmp - /data/$me
 echo rounds $i`
+
+const snapshot = `apiVersion: snapshot.storage.k8s.io/v1
+kind: VolumeSnapshot
+metadata: {name: monday}
+spec:
+  volumeSnapshotClassName: ` + class + `
+  source: {persistentVolumeClaimName: origin}
+`
 
 var _ = Describe("The chart", Ordered, func() {
 	AfterEach(func(ctx SpecContext) {
@@ -68,6 +79,40 @@ var _ = Describe("The chart", Ordered, func() {
 		}
 		unclaim(ctx, "shared")
 	}, NodeTimeout(5*time.Minute))
+
+	It("copies volumes, from snapshots and from claims", func(ctx SpecContext) {
+		claim(ctx, "origin")
+		start(ctx, "writer", lab.OrdinaryNode, "echo precious >/data/file", lab.Claim("origin"))
+		finished(ctx, "writer")
+		manifest := filepath.Join(GinkgoT().TempDir(), "snapshot.yaml")
+		Expect(os.WriteFile(manifest, []byte(snapshot), 0o600)).To(Succeed())
+		_, err := cluster.Kubectl(ctx, "apply", "-n", space, "-f", manifest)
+		Expect(err).NotTo(HaveOccurred())
+		_, err = cluster.Kubectl(ctx, "wait", "-n", space, "volumesnapshot/monday", "--for=jsonpath={.status.readyToUse}=true", "--timeout=60s")
+		Expect(err).NotTo(HaveOccurred())
+		claim(ctx, "restored", corev1.TypedLocalObjectReference{APIGroup: ptr.To("snapshot.storage.k8s.io"), Kind: "VolumeSnapshot", Name: "monday"})
+		claim(ctx, "cloned", corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "origin"})
+		for _, name := range []string{"restored", "cloned"} {
+			start(ctx, name, lab.OtherOrdinaryNode, "cat /data/file", lab.Claim(name))
+			Expect(finished(ctx, name)).To(Equal("precious\n"))
+			unclaim(ctx, name)
+		}
+		_, err = cluster.Kubectl(ctx, "delete", "-n", space, "volumesnapshot/monday", "--timeout=60s")
+		Expect(err).NotTo(HaveOccurred())
+		unclaim(ctx, "origin")
+		Eventually(volumes(ctx)).WithContext(ctx).Should(BeEmpty())
+	}, NodeTimeout(5*time.Minute))
+
+	It("gives a pod that asks for it a sidecar of its own", func(ctx SpecContext) {
+		claim(ctx, "injected")
+		wants := lab.Change(func(p *corev1.Pod) { p.Labels = map[string]string{"sidemount.io/inject": "true"} })
+		start(ctx, "injected", lab.OrdinaryNode, "echo hello >/data/file && cat /data/file", lab.Claim("injected"), wants)
+		pod, err := cluster.Client.CoreV1().Pods(space).Get(ctx, "injected", metav1.GetOptions{})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(pod.Spec.InitContainers).NotTo(BeEmpty(), "the webhook has not seen the pod")
+		Expect(finished(ctx, "injected")).To(Equal("hello\n"))
+		unclaim(ctx, "injected")
+	}, NodeTimeout(3*time.Minute))
 
 	It("is upgraded and rolled back without anybody noticing", func(ctx SpecContext) {
 		claim(ctx, "watched")
@@ -150,7 +195,7 @@ func volumes(ctx context.Context) func() ([]string, error) {
 // driverPods returns the names of the driver's pods that are not about to end.
 func driverPods(ctx context.Context) map[string]bool {
 	GinkgoHelper()
-	list, err := cluster.Client.CoreV1().Pods(release.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component in (controller,node)"})
+	list, err := cluster.Client.CoreV1().Pods(release.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component in (controller,node,webhook)"})
 	Expect(err).NotTo(HaveOccurred())
 	names := map[string]bool{}
 	for _, p := range list.Items {
@@ -175,7 +220,7 @@ func intersection(a, b map[string]bool) []string {
 func left(ctx context.Context) []string {
 	GinkgoHelper()
 	var found []string
-	kinds := "deployments,daemonsets,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,csidrivers,storageclasses,secrets,networkpolicies,poddisruptionbudgets,jobs,priorityclasses"
+	kinds := "deployments,daemonsets,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,csidrivers,storageclasses,services,mutatingwebhookconfigurations,validatingadmissionpolicies,secrets,networkpolicies,poddisruptionbudgets,jobs,priorityclasses"
 	out, err := cluster.Kubectl(ctx, "get", kinds, "-A", "-l", "app.kubernetes.io/instance="+release.Release, "-o", "name")
 	Expect(err).NotTo(HaveOccurred())
 	found = append(found, strings.Fields(out)...)

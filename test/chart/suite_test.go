@@ -64,6 +64,8 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	}).WithContext(ctx).Should(Succeed())
 	redis, err = cluster.StartRedis(ctx, space)
 	Expect(err).NotTo(HaveOccurred())
+	Expect(cluster.PushChartImages(ctx)).To(Succeed())
+	Expect(cluster.InstallSnapshotCRDs(ctx)).To(Succeed())
 	release, err = cluster.InstallChart(ctx, values("debug"))
 	Expect(err).NotTo(HaveOccurred(), "the chart must install")
 }, NodeTimeout(15*time.Minute))
@@ -73,7 +75,11 @@ func values(level string) lab.Values {
 	return lab.Values{
 		"log":            lab.Values{"level": level},
 		"storageClasses": []lab.Values{lab.StorageClass(class, redis.JuiceFS("chart", 0))},
-		"tests":          lab.Values{"virtualNode": true},
+		"snapshots": lab.Values{"enabled": true, "controller": true, "classes": []lab.Values{
+			{"name": class, "secret": lab.Values{"name": lab.ChartRelease + "-" + class}},
+		}},
+		"webhook": lab.Values{"enabled": true},
+		"tests":   lab.Values{"virtualNode": true},
 	}
 }
 
@@ -84,6 +90,7 @@ func dump(ctx context.Context) {
 		{"get", "events", "-A", "--sort-by=.lastTimestamp"},
 		{"logs", "-n", lab.ChartNamespace, "-l", "app.kubernetes.io/component=node", "--tail=60", "--prefix"},
 		{"logs", "-n", lab.ChartNamespace, "-l", "app.kubernetes.io/component=controller", "--all-containers", "--tail=40", "--prefix"},
+		{"logs", "-n", lab.ChartNamespace, "-l", "app.kubernetes.io/component=webhook", "--tail=40", "--prefix"},
 		{"logs", "-n", lab.ChartNamespace, "-l", "app.kubernetes.io/name=sidemount-mount", "--tail=40", "--prefix"},
 	} {
 		out, err := cluster.Kubectl(ctx, args...)
@@ -91,13 +98,17 @@ func dump(ctx context.Context) {
 	}
 }
 
-// claim asks the StorageClass for a volume.
-func claim(ctx context.Context, name string) {
+// claim asks the StorageClass for a volume, which may begin as a copy of something.
+func claim(ctx context.Context, name string, source ...corev1.TypedLocalObjectReference) {
 	GinkgoHelper()
+	var from *corev1.TypedLocalObjectReference
+	if len(source) > 0 {
+		from = &source[0]
+	}
 	_, err := cluster.Client.CoreV1().PersistentVolumeClaims(space).Create(ctx, &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PersistentVolumeClaimSpec{
-			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}, StorageClassName: ptr.To(class),
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}, StorageClassName: ptr.To(class), DataSource: from,
 			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
 		},
 	}, metav1.CreateOptions{})
