@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/virtual-kubelet/virtual-kubelet/log"
-
 	"github.com/sidemount/sidemount/mount"
 )
 
@@ -61,7 +59,7 @@ func (k *Keeper) refer(ctx context.Context, r Request) (*share, error) {
 		if k.stays(ref, key) {
 			defer k.mu.Unlock()
 			if ref.share.record.Key != key {
-				log.G(ctx).WithField("session", ref.share.id).WithField("target", r.Target).
+				k.o.Log.WithField("session", ref.share.id).WithField("target", r.Target).
 					Info("volume has changed, its users keep what they have until they start again")
 			} else {
 				ref.share.learn(r.Mount.Volume.Secret)

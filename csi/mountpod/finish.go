@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/virtual-kubelet/virtual-kubelet/log"
-
 	"github.com/sidemount/sidemount/mount"
 )
 
@@ -42,7 +40,7 @@ func (k *Keeper) finish(ctx context.Context, s *share) error {
 			}
 		}
 	})
-	log.G(ctx).Info("share ended")
+	k.o.Log.WithField("session", id).Info("share ended")
 	return nil
 }
 
@@ -60,7 +58,7 @@ func (k *Keeper) settle(ctx context.Context, s *share) {
 		}
 		// A pod that went with the last user is needed once more.
 		if err := k.ensurePod(ctx, s); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			log.G(ctx).WithError(err).Warn("unflushed volume has no mount pod")
+			k.o.Log.WithField("session", s.id).WithError(err).Warn("unflushed volume has no mount pod")
 			return
 		}
 		select {

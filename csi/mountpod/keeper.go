@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/virtual-kubelet/virtual-kubelet/log"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/workqueue"
 
@@ -58,7 +57,7 @@ func New(o Options) (*Keeper, error) {
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[mount.SessionID](retryLeast, retryMost)
 	return &Keeper{
 		o:           o,
-		store:       store{dir: o.StateDir},
+		store:       store{dir: o.StateDir, log: o.Log},
 		metrics:     newMetrics(),
 		up:          make(chan struct{}),
 		synced:      make(chan struct{}),
@@ -115,11 +114,11 @@ func (k *Keeper) restore(ctx context.Context) error {
 	if err := k.o.Broker.Close(ctx, barrier, 0); err != nil {
 		return fmt.Errorf("wait for the broker: %w", err)
 	}
-	shares, err := k.store.readShares(ctx)
+	shares, err := k.store.readShares()
 	if err != nil {
 		return err
 	}
-	references, err := k.store.readReferences(ctx)
+	references, err := k.store.readReferences()
 	if err != nil {
 		return err
 	}
@@ -138,7 +137,7 @@ func (k *Keeper) restore(ctx context.Context) error {
 	for id := range k.shares {
 		k.troubled.Add(id)
 	}
-	log.G(ctx).WithField("shares", len(k.shares)).WithField("references", len(k.references)).Info("mount pods restored")
+	k.o.Log.WithField("shares", len(k.shares)).WithField("references", len(k.references)).Info("mount pods restored")
 	return nil
 }
 
@@ -212,8 +211,8 @@ func (k *Keeper) work(ctx context.Context) {
 func (k *Keeper) tend(ctx context.Context, id mount.SessionID) {
 	ctx, cancel := context.WithTimeout(ctx, attempt+k.o.Grace)
 	defer cancel()
-	logger := log.G(ctx).WithField("session", id)
-	err := k.reconcile(log.WithLogger(ctx, logger), id)
+	logger := k.o.Log.WithField("session", id)
+	err := k.reconcile(ctx, id)
 	switch {
 	case err == nil:
 		k.troubled.Forget(id)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -92,6 +93,8 @@ type Options struct {
 	BootID string
 	// Recorder takes events about Mount Pods and the pods that use them. Required.
 	Recorder record.EventRecorder
+	// Log receives what happens. Default logrus.StandardLogger().
+	Log logrus.FieldLogger
 }
 
 func (o *Options) setDefaults() error {
@@ -122,6 +125,9 @@ func (o *Options) setDefaults() error {
 	setDefault(&o.Grace, 30*time.Second)
 	setDefault(&o.Patience, 15*time.Second)
 	setDefault(&o.Linger, 5*time.Minute)
+	if o.Log == nil {
+		o.Log = logrus.StandardLogger()
+	}
 	if o.Mounted == nil {
 		o.Mounted = mounted
 	}

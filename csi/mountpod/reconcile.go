@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/virtual-kubelet/virtual-kubelet/log"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -153,7 +152,7 @@ func (k *Keeper) replace(ctx context.Context, s *share, cause, text string) erro
 	}
 	k.change(s, func() { s.replaced, s.failures = time.Now(), s.failures+1 })
 	k.metrics.replaced(cause)
-	log.G(ctx).WithField("pod", name).WithField("cause", cause).Warn("mount pod is replaced")
+	k.o.Log.WithField("session", s.id).WithField("pod", name).WithField("cause", cause).Warn("mount pod is replaced")
 	if pod != nil {
 		k.o.Recorder.Event(pod, corev1.EventTypeWarning, "MountPodReplaced", text+"; another one takes its session over")
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/virtual-kubelet/virtual-kubelet/log"
-
 	"github.com/sidemount/sidemount/mount/broker"
 )
 
@@ -81,7 +79,7 @@ func (k *Keeper) confirm(ctx context.Context) {
 			return
 		}
 		if err := k.confirmOne(ctx, target); err != nil && ctx.Err() == nil {
-			log.G(ctx).WithError(err).WithField("target", target).Warn("cannot tell whether a target is in use")
+			k.o.Log.WithError(err).WithField("target", target).Warn("cannot tell whether a target is in use")
 			k.unconfirmed.AddAfter(target, k.o.Linger)
 		}
 		k.unconfirmed.Done(target)
@@ -114,7 +112,7 @@ func (k *Keeper) confirmOne(ctx context.Context, target string) error {
 		k.unconfirmed.AddAfter(target, left)
 		return nil
 	}
-	log.G(ctx).WithField("target", target).Info("target was never mounted, its reference is dropped")
+	k.o.Log.WithField("target", target).Info("target was never mounted, its reference is dropped")
 	return k.forget(target)
 }
 

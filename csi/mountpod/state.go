@@ -1,7 +1,6 @@
 package mountpod
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,7 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/virtual-kubelet/virtual-kubelet/log"
+	"github.com/sirupsen/logrus"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sidemount/sidemount/mount"
@@ -53,6 +52,7 @@ type referenceRecord struct {
 // store keeps shares and references on disk, one file for each. A file is there as a whole or not at all, also after a loss of power.
 type store struct {
 	dir string
+	log logrus.FieldLogger
 	// step is called before each change of the disk; a test ends the keeper there.
 	step atomic.Pointer[func(what string) error]
 }
@@ -176,21 +176,21 @@ func syncDir(path string) error {
 	return dir.Sync()
 }
 
-func (s *store) readShares(ctx context.Context) ([]shareRecord, error) {
-	return readAll(ctx, s.shares(), func(r shareRecord) bool {
+func (s *store) readShares() ([]shareRecord, error) {
+	return readAll(s.log, s.shares(), func(r shareRecord) bool {
 		return r.Version == stateVersion && r.Session != "" && r.Key != ""
 	})
 }
 
-func (s *store) readReferences(ctx context.Context) ([]referenceRecord, error) {
-	return readAll(ctx, s.references(), func(r referenceRecord) bool {
+func (s *store) readReferences() ([]referenceRecord, error) {
+	return readAll(s.log, s.references(), func(r referenceRecord) bool {
 		return r.Version == stateVersion && filepath.IsAbs(r.Target) && r.Session != ""
 	})
 }
 
 // readAll reads a directory of records. One that cannot be understood is set aside, so that it neither stops the node nor gets lost. What a
 // write has left behind that did not come to its end is removed.
-func readAll[R any](ctx context.Context, dir string, valid func(R) bool) ([]R, error) {
+func readAll[R any](log logrus.FieldLogger, dir string, valid func(R) bool) ([]R, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read the state of mount pods: %w", err)
@@ -214,7 +214,7 @@ func readAll[R any](ctx context.Context, dir string, valid func(R) bool) ([]R, e
 			err = errors.New("not a record of this version")
 		}
 		if err != nil {
-			setAside(ctx, path, err)
+			setAside(log, path, err)
 			continue
 		}
 		records = append(records, r)
@@ -222,10 +222,10 @@ func readAll[R any](ctx context.Context, dir string, valid func(R) bool) ([]R, e
 	return records, nil
 }
 
-func setAside(ctx context.Context, path string, cause error) {
-	logger := log.G(ctx).WithError(cause).WithField("file", path)
+func setAside(log logrus.FieldLogger, path string, cause error) {
+	log = log.WithError(cause).WithField("file", path)
 	if err := os.Rename(path, path+".corrupt"); err != nil {
-		logger = logger.WithField("rename", err)
+		log = log.WithField("rename", err)
 	}
-	logger.Error("set aside a record that cannot be read")
+	log.Error("set aside a record that cannot be read")
 }

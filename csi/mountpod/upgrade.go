@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/virtual-kubelet/virtual-kubelet/log"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sidemount/sidemount/mount"
@@ -46,7 +45,7 @@ func (k *Keeper) Upgrade(ctx context.Context, id mount.SessionID, image string) 
 	}
 	pause, err = k.handOver(ctx, s, name, image)
 	if err == nil {
-		log.G(ctx).WithField("session", id).WithField("image", image).WithField("pause", pause).Info("client upgraded")
+		k.o.Log.WithField("session", id).WithField("image", image).WithField("pause", pause).Info("client upgraded")
 		return pause, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), back)

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	vklog "github.com/virtual-kubelet/virtual-kubelet/log"
-	vklogrus "github.com/virtual-kubelet/virtual-kubelet/log/logrus"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 
@@ -63,7 +61,7 @@ func Start(t testing.TB, change ...func(*mountpod.Options)) *Node {
 	n.options = mountpod.Options{
 		Pods: n.Pods, Driver: "csi.sidemount.io", NodeName: "node-1", NodeUID: "node-uid", Namespace: "sidemount",
 		StateDir: filepath.Join(n.Dir, "state", "mountpod"), MountsDir: filepath.Join(n.Dir, "mounts"), AgentDir: filepath.Dir(n.agent),
-		Grace: 5 * time.Second, Recorder: n.Events, Linger: time.Minute,
+		Grace: 5 * time.Second, Recorder: n.Events, Linger: time.Minute, Log: n.log,
 	}
 	for _, c := range change {
 		c(&n.options)
@@ -128,7 +126,7 @@ func (n *Node) startKeeper() {
 
 // keep runs a part of the node until stop.
 func (n *Node) keep(what string, run func(context.Context) error) {
-	ctx, cancel := context.WithCancel(vklog.WithLogger(context.Background(), vklogrus.FromLogrus(n.log.WithField("part", what))))
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- run(ctx) }()
 	n.down = append(n.down, func() {
