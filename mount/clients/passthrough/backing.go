@@ -29,6 +29,8 @@ type backer interface {
 type backings struct {
 	by    backer // nil: every file is served by this process
 	count atomic.Int32
+	// series is how many of the files that were created last have stayed small.
+	series atomic.Int32
 	// turns are held, by a node's number, from counting a handle until it is decided how it is opened.
 	turns [64]sync.Mutex
 }
@@ -47,20 +49,40 @@ func (b *backings) init(keep keeper, t *table) {
 	b.count.Store(int32(len(known)))
 }
 
+// Asking the broker takes as long as a few requests to this process, so it is not worth it for a small file that is only read, nor for a new file where the last ones
+// have stayed small.
+const (
+	small  = 64 << 10
+	always = 8 // so many small new files make a series
+)
+
+// errSmall: reading the file costs less than asking the broker about it.
+var errSmall = errors.New("file is small")
+
+// learn looks how large a file has become that was created with the handle that is now released.
+func (b *backings) learn(file *os.File) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil || st.Size >= small {
+		b.series.Store(0)
+		return
+	}
+	b.series.Add(1)
+}
+
 func (b *backings) turn(node uint64) *sync.Mutex { return &b.turns[node%uint64(len(b.turns))] }
 
 // opened answers with a new handle of a node; the caller holds removal for reading, which is given back before the broker is asked.
-func (f *FS) opened(node uint64, file *os.File, flags uint32, out *fuse.OpenOut) {
+func (f *FS) opened(node uint64, file *os.File, flags uint32, made bool, out *fuse.OpenOut) {
 	turn := f.backings.turn(node)
 	turn.Lock()
 	defer turn.Unlock()
 	first := f.table.open(node, 1) == 1
 	f.removal.RUnlock()
-	out.Fh = f.files.add(file)
+	out.Fh = f.files.add(file, made)
 	// Closing a handle has nothing to write out. Without FLUSH, nobody who closes a file has to wait for a client.
 	out.OpenFlags = fuse.FOPEN_NOFLUSH
 	number := f.table.backing(node)
-	if number == 0 && first {
+	if number == 0 && first && (!made || f.backings.series.Load() < always) {
 		number = f.back(node, file, flags)
 	}
 	if number > 0 {
@@ -112,10 +134,8 @@ func (f *FS) readWrite(node uint64, file *os.File, access int) (*os.File, error)
 		return file, nil
 	}
 	if access == unix.O_RDONLY {
-		// Nobody can execute a file while it is open for writing, not even on the host and for a moment.
-		var st unix.Stat_t
-		if err := unix.Fstat(int(file.Fd()), &st); err != nil || st.Mode&0o111 != 0 {
-			return nil, errors.Join(err, unix.ETXTBSY)
+		if err := worthReading(file); err != nil {
+			return nil, err
 		}
 	}
 	both, err := f.open(node, unix.O_RDWR)
@@ -123,6 +143,22 @@ func (f *FS) readWrite(node uint64, file *os.File, access int) (*os.File, error)
 		return file, nil
 	}
 	return both, err
+}
+
+// worthReading tells whether a file that is opened for reading only should have a backing file.
+func worthReading(file *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Mode&0o111 != 0 {
+		// Nobody can execute a file while it is open for writing, not even on the host and for a moment.
+		return unix.ETXTBSY
+	}
+	if st.Size < small {
+		return errSmall
+	}
+	return nil
 }
 
 func (f *FS) unback(number int32) {

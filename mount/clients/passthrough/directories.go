@@ -14,7 +14,7 @@ func (f *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 	if err != nil {
 		return status(err)
 	}
-	out.Fh = f.files.add(dir)
+	out.Fh = f.files.add(dir, false)
 	return fuse.OK
 }
 

@@ -13,19 +13,23 @@ type handles struct {
 	mu    sync.Mutex // guards what follows
 	next  uint64
 	files map[uint64]*os.File
+	made  map[uint64]bool // those whose file was created with them
 }
 
 // init starts the numbers of a client where no other client of the session has any.
 func (h *handles) init(epoch uint32) {
 	h.next = uint64(epoch) << 32
-	h.files = map[uint64]*os.File{}
+	h.files, h.made = map[uint64]*os.File{}, map[uint64]bool{}
 }
 
-func (h *handles) add(file *os.File) uint64 {
+func (h *handles) add(file *os.File, made bool) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.next++
 	h.files[h.next] = file
+	if made {
+		h.made[h.next] = true
+	}
 	return h.next
 }
 
@@ -48,13 +52,19 @@ func (h *handles) put(fh uint64, file *os.File) *os.File {
 }
 
 func (h *handles) remove(fh uint64) {
-	h.mu.Lock()
-	file := h.files[fh]
-	delete(h.files, fh)
-	h.mu.Unlock()
-	if file != nil {
+	if file, _ := h.take(fh); file != nil {
 		file.Close()
 	}
+}
+
+// take removes a handle and returns its file, nil if this process has not opened it, and whether it was created with it.
+func (h *handles) take(fh uint64) (file *os.File, made bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	file, made = h.files[fh], h.made[fh]
+	delete(h.files, fh)
+	delete(h.made, fh)
+	return file, made
 }
 
 // reopenable are the flags that mean the same whenever a file is opened. The kernel computes the offsets of O_APPEND itself, and truncates by SETATTR.
@@ -95,7 +105,7 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 		f.removal.RUnlock()
 		return status(err)
 	}
-	f.opened(in.NodeId, file, in.Flags, out)
+	f.opened(in.NodeId, file, in.Flags, false, out)
 	return fuse.OK
 }
 
@@ -114,7 +124,7 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 		}
 		return s
 	}
-	f.opened(out.NodeId, file, access, &out.OpenOut)
+	f.opened(out.NodeId, file, access, true, &out.OpenOut)
 	return fuse.OK
 }
 
@@ -143,7 +153,14 @@ func (f *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if in.Unique&resent == 0 {
 		f.released(in.NodeId)
 	}
-	f.files.remove(in.Fh)
+	file, made := f.files.take(in.Fh)
+	if file == nil {
+		return
+	}
+	if made {
+		f.backings.learn(file)
+	}
+	file.Close()
 }
 
 func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
