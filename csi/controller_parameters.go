@@ -62,6 +62,7 @@ func (c *controller) plan(ctx context.Context, id string, r *spec.CreateVolumeRe
 		Object: "StorageClass", AttributesField: "parameters", MountOptionsField: "mountOptions",
 		Attributes: p.attributes, MountOptions: mountFlags(r.GetVolumeCapabilities()),
 		Secret: r.GetSecrets(), SecretObject: "Secret of " + provisionerSecret,
+		MountPod: true, // what only a Mount Pod has is judged now; a sidecar's node says what it cannot follow
 	})
 	if err != nil {
 		return plan{}, curable(err)
