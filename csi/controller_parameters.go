@@ -88,7 +88,8 @@ func checkParameters(parameters, secrets map[string]string) error {
 // directory may belong to several volumes. Mount options with templates come from the StorageClass too, and nobody
 // fills them in on their way into the PersistentVolume, so that they go with the attributes.
 func (f *facts) attributes(ctx context.Context, parameters map[string]string, flags []string) (map[string]string, error) {
-	out := maps.Clone(parameters)
+	out := make(map[string]string, len(parameters)+1)
+	maps.Copy(out, parameters)
 	delete(out, finalizerParameter)
 	for _, key := range slices.Sorted(maps.Keys(out)) {
 		if key == pathPatternParameter || key == mountOptionsParameter || !templatedOrUnknown(out[key]) {

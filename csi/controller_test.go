@@ -141,6 +141,15 @@ func (s *stand) make(t *testing.T, r *spec.CreateVolumeRequest) *spec.Volume {
 	return response.Volume
 }
 
+func TestAStorageClassNeedsNoParameters(t *testing.T) {
+	s := newStand(t)
+	r := request("pvc-1")
+	r.Parameters = nil
+	if v := s.make(t, r); v.VolumeContext["subPath"] != "pvc-1" {
+		t.Errorf("got %v", v)
+	}
+}
+
 func TestVolumeLife(t *testing.T) {
 	s := newStand(t)
 	r := request("pvc-1", "juicefs/mount-cpu-limit", "3", "secretFinalizer", "true", "mountOptions", "writeback")
