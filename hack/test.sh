@@ -10,7 +10,7 @@ BIN=${BIN:-$PWD/.cache/bin}
 unit() {
   local packages failed log
   log=$(mktemp)
-  packages=$(go list ./... | grep -v '/test/e2e$')
+  packages=$(go list ./... | grep -Ev '/test/(e2e|webhook)$')
   # shellcheck disable=SC2086 # a list of packages
   if ! CGO_ENABLED=1 go test -race -timeout 20m $packages 2>&1 | tee "$log"; then
     failed=$(awk '$1 == "FAIL" && $2 ~ "/" {print $2}' "$log" | sort -u)
@@ -31,7 +31,10 @@ juicefs() {
 }
 
 # The machines are shared and noisy: a spec that fails is tried once more, and reported as flaked if it passes then.
-e2e() { go test -v -count=1 -timeout 40m ./test/e2e -ginkgo.v -ginkgo.flake-attempts=2 "${E2E_ARGS[@]}"; }
+e2e() {
+  hack/preflight.sh redis-server=redis-server redis-cli=redis-tools
+  go test -v -count=1 -p 1 -timeout 40m ./test/e2e ./test/webhook -ginkgo.v -ginkgo.flake-attempts=2 "${E2E_ARGS[@]}"
+}
 
 read -ra E2E_ARGS <<<"${E2E_ARGS:-}"
 for part in "${@:?usage: hack/test.sh unit|juicefs|e2e...}"; do
