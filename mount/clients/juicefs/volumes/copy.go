@@ -18,8 +18,8 @@ func (s *Service) copySource(ctx meta.Context, l layout, r record) error {
 	if err != nil {
 		return err
 	}
-	return s.jobs.await(ctx, "volume "+r.ID, label, s.o.Patience, func(ctx context.Context) error {
-		return s.clone(meta.WrapContext(ctx), source, l.fresh, r.ID, label)
+	return s.jobs.await(callerOf(ctx), "volume "+r.ID, label, s.o.Patience, func(ctx context.Context) error {
+		return s.clone(newRequest(ctx), source, l.fresh, r.ID, label)
 	})
 }
 

@@ -20,7 +20,7 @@ func (s *Service) CreateVolume(ctx context.Context, c admin.CreateVolume) (admin
 		return admin.Volume{}, err
 	}
 	return do(ctx, s, func(ctx meta.Context, l layout) (admin.Volume, error) {
-		unlock, err := s.locks.lock(ctx, "volume "+c.ID)
+		unlock, err := s.locks.lock(callerOf(ctx), "volume "+c.ID)
 		if err != nil {
 			return admin.Volume{}, err
 		}
@@ -114,7 +114,7 @@ func same(kept, want record) error {
 
 // finish brings a volume from "creating" to "ready". What can never succeed leaves no trace.
 func (s *Service) finish(ctx meta.Context, l layout, r record, mode uint16) (record, error) {
-	unlock, err := s.locks.lock(ctx, "path "+r.Path)
+	unlock, err := s.locks.lock(callerOf(ctx), "path "+r.Path)
 	if err != nil {
 		return r, err
 	}
@@ -230,8 +230,8 @@ func (s *Service) limit(ctx meta.Context, l layout, r record, dir string) error 
 	if r.Measured {
 		return nil
 	}
-	return s.jobs.await(ctx, "volume "+r.ID, "volume "+r.ID, s.o.Patience, func(ctx context.Context) error {
-		in := meta.WrapContext(ctx)
+	return s.jobs.await(callerOf(ctx), "volume "+r.ID, "volume "+r.ID, s.o.Patience, func(ctx context.Context) error {
+		in := newRequest(ctx)
 		if err := s.setQuota(in, dir, r.Capacity); err != nil {
 			return err
 		}

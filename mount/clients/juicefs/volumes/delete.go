@@ -19,7 +19,7 @@ func (s *Service) DeleteVolume(ctx context.Context, c admin.DeleteVolume) error 
 		return err
 	}
 	_, err := do(ctx, s, func(ctx meta.Context, l layout) (struct{}, error) {
-		unlock, err := s.locks.lock(ctx, "volume "+c.ID)
+		unlock, err := s.locks.lock(callerOf(ctx), "volume "+c.ID)
 		if err != nil {
 			return struct{}{}, err
 		}
@@ -48,14 +48,14 @@ func (s *Service) deleteVolume(ctx meta.Context, l layout, id string) error {
 			return err
 		}
 	}
-	if err := s.jobs.end(ctx, "volume "+id); err != nil {
+	if err := s.jobs.end(callerOf(ctx), "volume "+id); err != nil {
 		return err
 	}
 	r.State = deleting
 	if err := s.writeRecord(ctx, l.volumes, *r); err != nil && !errors.Is(err, errGone) {
 		return err
 	}
-	unlock, err := s.locks.lock(ctx, "path "+r.Path)
+	unlock, err := s.locks.lock(callerOf(ctx), "path "+r.Path)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 
 // failed turns an errno that nobody has handled into an error. JuiceFS answers EIO for every error of a driver.
 func failed(ctx context.Context, action string, st syscall.Errno) error {
-	if err := ctx.Err(); err != nil {
+	if err := callerOf(ctx).Err(); err != nil {
 		return fmt.Errorf("%s: %w", action, err)
 	}
 	switch st {

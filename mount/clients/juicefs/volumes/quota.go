@@ -82,8 +82,8 @@ func (s *Service) dropQuota(ctx meta.Context, dir string) error {
 
 // quotaFailed translates what JuiceFS says in words; they may come from a driver and are not shown.
 func quotaFailed(ctx context.Context, action string, err error) error {
-	if ctx.Err() != nil {
-		return fmt.Errorf("%s: %w", action, ctx.Err())
+	if err := callerOf(ctx).Err(); err != nil {
+		return fmt.Errorf("%s: %w", action, err)
 	}
 	if missing(err) {
 		return fmt.Errorf("%w: %s: %w", mount.ErrUnavailable, action, errMoved)

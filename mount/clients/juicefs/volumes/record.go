@@ -145,8 +145,8 @@ func (s *Service) records(ctx meta.Context, dir meta.Ino) ([]record, error) {
 	var all []record
 	for _, id := range ids {
 		r, err := s.readRecord(ctx, dir, id)
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("read records: %w", ctx.Err())
+		if gone := callerOf(ctx).Err(); gone != nil {
+			return nil, fmt.Errorf("read records: %w", gone)
 		}
 		if err != nil {
 			s.o.Log.WithError(err).WithField("id", id).Warn("record left out")

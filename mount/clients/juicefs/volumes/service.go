@@ -116,7 +116,7 @@ func bounded[T any](ctx context.Context, s *Service, limit time.Duration, work f
 	go func() {
 		defer s.active.Done()
 		var r result
-		r.value, r.err = work(meta.WrapContext(ctx))
+		r.value, r.err = work(newRequest(ctx))
 		done <- r
 	}()
 	var none T

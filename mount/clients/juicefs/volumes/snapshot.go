@@ -18,7 +18,7 @@ func (s *Service) CreateSnapshot(ctx context.Context, c admin.CreateSnapshot) (a
 		return admin.Snapshot{}, err
 	}
 	return do(ctx, s, func(ctx meta.Context, l layout) (admin.Snapshot, error) {
-		unlock, err := s.locks.lock(ctx, "snapshot "+c.ID)
+		unlock, err := s.locks.lock(callerOf(ctx), "snapshot "+c.ID)
 		if err != nil {
 			return admin.Snapshot{}, err
 		}
@@ -85,8 +85,8 @@ func (s *Service) beginSnapshot(ctx meta.Context, l layout, c admin.CreateSnapsh
 // finishSnapshot copies, or joins the copy that runs.
 func (s *Service) finishSnapshot(ctx meta.Context, l layout, r record) error {
 	label := "volume " + r.Source.VolumeID
-	return s.jobs.await(ctx, "snapshot "+r.ID, label, s.o.Patience, func(ctx context.Context) error {
-		in := meta.WrapContext(ctx)
+	return s.jobs.await(callerOf(ctx), "snapshot "+r.ID, label, s.o.Patience, func(ctx context.Context) error {
+		in := newRequest(ctx)
 		if err := s.copySnapshot(in, l, &r, label); err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ func (s *Service) DeleteSnapshot(ctx context.Context, c admin.DeleteSnapshot) er
 		return err
 	}
 	_, err := do(ctx, s, func(ctx meta.Context, l layout) (struct{}, error) {
-		unlock, err := s.locks.lock(ctx, "snapshot "+c.ID)
+		unlock, err := s.locks.lock(callerOf(ctx), "snapshot "+c.ID)
 		if err != nil {
 			return struct{}{}, err
 		}
@@ -159,7 +159,7 @@ func (s *Service) deleteSnapshot(ctx meta.Context, l layout, id string) error {
 	if err := s.writeRecord(ctx, l.snapshots, *r); err != nil && !errors.Is(err, errGone) {
 		return err
 	}
-	if err := s.jobs.end(ctx, "snapshot "+id); err != nil {
+	if err := s.jobs.end(callerOf(ctx), "snapshot "+id); err != nil {
 		return err
 	}
 	if err := s.discard(ctx, l, l.content, id); err != nil {

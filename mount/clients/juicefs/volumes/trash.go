@@ -54,7 +54,7 @@ func (s *Service) round(ctx context.Context, swept *bool) error {
 	if err != nil {
 		return err
 	}
-	in := meta.WrapContext(ctx)
+	in := newRequest(ctx)
 	if !*swept {
 		if err := s.sweep(in, l); err != nil {
 			return err
@@ -115,7 +115,7 @@ func (s *Service) remove(ctx meta.Context, l layout, name string) error {
 	var count uint64
 	began := time.Now()
 	stop := s.progress("removing", name, &count)
-	st := s.m.Remove(meta.WrapContext(ctx), l.trash, name, false, removers, &count)
+	st := s.m.Remove(newRequest(callerOf(ctx)), l.trash, name, false, removers, &count)
 	stop()
 	if st != 0 && st != syscall.ENOENT {
 		return failed(ctx, "remove "+name, st)

@@ -105,7 +105,7 @@ func (s *Service) ExpandVolume(ctx context.Context, c admin.ExpandVolume) (admin
 		return admin.Volume{}, fmt.Errorf("%w: capacity %d", admin.ErrInvalid, c.CapacityBytes)
 	}
 	return do(ctx, s, func(ctx meta.Context, l layout) (admin.Volume, error) {
-		unlock, err := s.locks.lock(ctx, "volume "+c.ID)
+		unlock, err := s.locks.lock(callerOf(ctx), "volume "+c.ID)
 		if err != nil {
 			return admin.Volume{}, err
 		}
@@ -127,7 +127,7 @@ func (s *Service) expand(ctx meta.Context, l layout, id string, bytes int64) (re
 	if r.Capacity == 0 {
 		return r, nil // it has no limit
 	}
-	unlock, err := s.locks.lock(ctx, "path "+r.Path)
+	unlock, err := s.locks.lock(callerOf(ctx), "path "+r.Path)
 	if err != nil {
 		return r, err
 	}
