@@ -1,6 +1,7 @@
 package sanity
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"maps"
@@ -9,12 +10,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/record"
@@ -38,6 +42,7 @@ type driver struct {
 	storage     string
 	socket      string
 	secretsFile string
+	log         *logBook
 }
 
 // start starts a driver with controller and node service on one socket.
@@ -48,7 +53,7 @@ func start(t *testing.T) *driver {
 	node.Pods.Programs["/usr/local/bin/sidemount-juicefs"] = client
 	d := &driver{
 		t: t, node: node, kubelet: filepath.Join(node.Dir, "kubelet"), storage: node.Data, socket: filepath.Join(node.Dir, "csi.sock"),
-		secretsFile: filepath.Join(node.Dir, "secrets.yaml"),
+		secretsFile: filepath.Join(node.Dir, "secrets.yaml"), log: &logBook{t: t},
 	}
 	d.writeSecrets()
 	volumes, err := sidecar.NewResolver(sidecar.Options{Objects: objects{}})
@@ -89,7 +94,8 @@ func (k asKubelet) NodePublishVolume(ctx context.Context, r *spec.NodePublishVol
 func (d *driver) serve(controller spec.ControllerServer, node spec.NodeServer) {
 	d.t.Helper()
 	log := logrus.New()
-	log.SetOutput(logTo{d.t})
+	log.SetLevel(logrus.DebugLevel)
+	log.SetOutput(d.log)
 	server, err := csi.New(csi.Options{Endpoint: d.socket, Version: "test", Controller: controller, Node: node, Log: log})
 	if err != nil {
 		d.t.Fatal(err)
@@ -106,19 +112,56 @@ func (d *driver) serve(controller spec.ControllerServer, node spec.NodeServer) {
 	await(d.t, d.socket)
 }
 
+// connect returns a connection to the driver that lasts as long as the driver.
+func (d *driver) connect() *grpc.ClientConn {
+	d.t.Helper()
+	conn, err := grpc.NewClient("unix://"+d.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// format makes the file system, as the first volume of a StorageClass does. Some tests of csi-sanity delete before anything was made, and where
+// there is no file system the driver does not say that a volume is deleted: the address may be wrong.
+func (d *driver) format() {
+	d.t.Helper()
+	client := spec.NewControllerClient(d.connect())
+	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
+	defer cancel()
+	secret := d.secret("sqlite3://" + filepath.Join(d.storage, "meta.db"))
+	_, err := client.CreateVolume(ctx, &spec.CreateVolumeRequest{
+		Name: "first", Secrets: secret, Parameters: map[string]string{"juicefs/host-path": d.storage}, VolumeCapabilities: []*spec.VolumeCapability{{
+			AccessMode: &spec.VolumeCapability_AccessMode{Mode: spec.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER},
+			AccessType: &spec.VolumeCapability_Mount{Mount: &spec.VolumeCapability_MountVolume{}},
+		}},
+	})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if _, err := client.DeleteVolume(ctx, &spec.DeleteVolumeRequest{VolumeId: "first", Secrets: secret}); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *driver) bucket() string { return filepath.Join(d.storage, "objects") }
+
+// secret is that of a file system with its objects on this machine.
+func (d *driver) secret(metaURL string) map[string]string {
+	return map[string]string{"name": "sanity", "metaurl": metaURL, "storage": "file", "bucket": d.bucket()}
+}
+
 // writeSecrets describes a file system in files of this machine, which the first volume formats.
 func (d *driver) writeSecrets() {
 	d.t.Helper()
-	objects := filepath.Join(d.storage, "objects")
-	if err := os.Mkdir(objects, 0o700); err != nil {
+	if err := os.Mkdir(d.bucket(), 0o700); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := os.Chown(objects, nobody, nobody); err != nil {
+	if err := os.Chown(d.bucket(), nobody, nobody); err != nil {
 		d.t.Fatal(err)
 	}
-	secret := map[string]string{
-		"name": "sanity", "metaurl": "sqlite3://" + filepath.Join(d.storage, "meta.db"), "storage": "file", "bucket": objects,
-	}
+	secret := d.secret("sqlite3://" + filepath.Join(d.storage, "meta.db"))
 	all := map[string]map[string]string{}
 	for _, call := range []string{
 		"CreateVolume", "DeleteVolume", "ControllerValidateVolumeCapabilities", "NodePublishVolume", "CreateSnapshot", "DeleteSnapshot",
@@ -165,7 +208,7 @@ func (d *driver) startWorker(program string) string {
 	socket := filepath.Join(dir, "worker.sock")
 	cmd := exec.Command(program, "worker", "--socket", socket, "--allow-uid", strconv.Itoa(os.Getuid()))
 	cmd.Dir, cmd.Env = "/", []string{"HOME=/tmp"}
-	cmd.Stdout, cmd.Stderr = logTo{d.t}, logTo{d.t}
+	cmd.Stdout, cmd.Stderr = d.log, d.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
@@ -185,17 +228,22 @@ func (d *driver) startWorker(program string) string {
 // await returns when somebody listens on the socket.
 func await(t *testing.T, socket string) {
 	t.Helper()
+	awaitOn(t, "unix", socket)
+}
+
+func awaitOn(t *testing.T, network, address string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	for tick := time.NewTicker(10 * time.Millisecond); ; {
-		if conn, err := new(net.Dialer).DialContext(ctx, "unix", socket); err == nil {
+		if conn, err := new(net.Dialer).DialContext(ctx, network, address); err == nil {
 			_ = conn.Close()
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("nobody listens on %s; if %s is old: make build", socket, "sidemount-juicefs")
+			t.Fatalf("nobody listens on %s; if .cache/bin/sidemount-juicefs is old: make build", address)
 		}
 	}
 }
@@ -215,10 +263,22 @@ func (objects) Secret(_ context.Context, _, name string) (*corev1.Secret, error)
 	return nil, apierrors.NewNotFound(corev1.Resource("secrets"), name)
 }
 
-// logTo sends a log to the test's.
-type logTo struct{ t *testing.T }
+// logBook keeps what is logged, and sends it to the test's log.
+type logBook struct {
+	t  *testing.T
+	mu sync.Mutex
+	b  bytes.Buffer
+}
 
-func (w logTo) Write(p []byte) (int, error) {
-	w.t.Log(string(p))
-	return len(p), nil
+func (l *logBook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.t.Log(string(p))
+	return l.b.Write(p)
+}
+
+func (l *logBook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

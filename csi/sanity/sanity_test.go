@@ -22,6 +22,7 @@ func TestMain(m *testing.M) { os.Exit(mountpodtest.Main(m)) }
 func TestSanity(t *testing.T) {
 	mountpodtest.NeedSessions(t)
 	d := start(t)
+	d.format()
 	config := sanity.NewTestConfig()
 	config.Address = "unix://" + d.socket
 	config.SecretsFile = d.secretsFile
