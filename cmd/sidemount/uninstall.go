@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,16 +11,20 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/sidemount/sidemount/csi"
+	"github.com/sidemount/sidemount/csi/mountpod"
 )
 
-// mountPodSelector finds the Mount Pods of the CSI driver in its namespace.
-const mountPodSelector = "app.kubernetes.io/name=sidemount-mount"
+// errMounted is what check-unused fails with.
+var errMounted = errors.New("volumes are mounted on ordinary nodes")
 
 // checkUnusedOptions are the flags of "sidemount check-unused".
 type checkUnusedOptions struct {
-	kubeconfig, namespace string
-	wait                  time.Duration
+	kubeconfig, namespace, driverName string
+	wait                              time.Duration
 }
 
 func newCheckUnusedCommand() *cobra.Command {
@@ -41,17 +46,19 @@ func newCheckUnusedCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig of an identity that may list pods in --namespace (default: the pod's service account)")
 	f.StringVar(&o.namespace, "namespace", "sidemount", "namespace of the CSI driver and its Mount Pods")
+	f.StringVar(&o.driverName, "driver-name", csi.DefaultName, "name of the driver")
 	f.DurationVar(&o.wait, "wait", 0, "how long to wait for volumes that are being unmounted; 0 looks once")
 	return cmd
 }
 
 // check returns an error that names the Mount Pods which are left when the time is over.
 func (o *checkUnusedOptions) check(ctx context.Context, client kubernetes.Interface) error {
+	selector := labels.Set{mountpod.NameLabel: mountpod.NameValue, mountpod.DriverLabel: o.driverName}.String()
 	deadline := time.Now().Add(o.wait)
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for {
-		pods, err := client.CoreV1().Pods(o.namespace).List(ctx, metav1.ListOptions{LabelSelector: mountPodSelector})
+		pods, err := client.CoreV1().Pods(o.namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 		if err != nil {
 			return fmt.Errorf("list mount pods in namespace %s: %w", o.namespace, err)
 		}
@@ -72,9 +79,9 @@ func (o *checkUnusedOptions) check(ctx context.Context, client kubernetes.Interf
 func stillMounted(pods []corev1.Pod) error {
 	lines := make([]string, 0, len(pods))
 	for _, p := range pods {
-		lines = append(lines, fmt.Sprintf("%s by Mount Pod %s/%s", p.Spec.NodeName, p.Namespace, p.Name))
+		lines = append(lines, fmt.Sprintf("%s on %s by Mount Pod %s/%s", p.Annotations[mountpod.VolumeAnnotation], p.Spec.NodeName, p.Namespace, p.Name))
 	}
 	slices.Sort(lines)
-	return fmt.Errorf("volumes are mounted on ordinary nodes: %s. Delete the pods that use them first; "+
-		"without the driver they could not end. `helm uninstall --no-hooks` removes it nevertheless", strings.Join(lines, "; "))
+	return fmt.Errorf("%w: %s. Delete the pods that use them first; without the driver they could not end. "+
+		"`helm uninstall --no-hooks` removes it nevertheless", errMounted, strings.Join(lines, "; "))
 }

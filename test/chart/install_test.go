@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,6 +142,16 @@ var _ = Describe("The chart", Ordered, func() {
 		unclaim(ctx, "watched")
 	}, NodeTimeout(10*time.Minute))
 
+	It("holds the node service to Mount Pods of its own node", func(ctx SpecContext) {
+		node := "--as=system:serviceaccount:" + release.Namespace + ":" + release.Release + "-node"
+		_, err := cluster.Kubectl(ctx, node, "run", "thief", "-n", release.Namespace, "--image="+lab.Image)
+		Expect(err).To(MatchError(ContainSubstring("works with Mount Pods only")))
+		_, err = cluster.Kubectl(ctx, node, "run", "thief", "-n", release.Namespace, "--image="+lab.Image, "--labels=app.kubernetes.io/name=sidemount-mount")
+		Expect(err).To(MatchError(ContainSubstring("of its own node only")))
+		_, err = cluster.Kubectl(ctx, node, "delete", "pod", "-n", release.Namespace, "-l", "app.kubernetes.io/component=controller", "--wait=false")
+		Expect(err).To(MatchError(ContainSubstring("works with Mount Pods only")))
+	}, NodeTimeout(time.Minute))
+
 	It("passes its own tests", func(ctx SpecContext) {
 		out, err := release.Test(ctx)
 		Expect(err).NotTo(HaveOccurred(), out)
@@ -216,6 +226,9 @@ func intersection(a, b map[string]bool) []string {
 	return both
 }
 
+// kept is what the next installation finds on a node: the agent's program, a lock, and the key of the node's hashes.
+var kept = []string{"/var/lib/sidemount/csi/bin/sidemount-agent", "/var/lib/sidemount/csi/lock", "/var/lib/sidemount/csi/shares/key"}
+
 // left lists what an uninstallation should have taken with it: objects of the release, pods, mounts, sockets.
 func left(ctx context.Context) []string {
 	GinkgoHelper()
@@ -236,10 +249,10 @@ func left(ctx context.Context) []string {
 				found = append(found, fmt.Sprintf("mount on %s: %s", node, line))
 			}
 		}
-		files, err := cluster.OnNode(ctx, node, "find", "/var/lib/sidemount/csi/mounts", "/var/lib/sidemount/csi/shares", "/var/lib/sidemount/csi/sessions", "/run/sidemount/csi", "-type", "f,s")
+		files, err := cluster.OnNode(ctx, node, "find", "/var/lib/sidemount", "/run/sidemount", "-type", "f,s")
 		Expect(err).NotTo(HaveOccurred())
 		for _, file := range strings.Fields(files) {
-			if path.Base(file) != "key" { // of the node's hashes, kept for the next installation
+			if !slices.Contains(kept, file) {
 				found = append(found, node+":"+file)
 			}
 		}
