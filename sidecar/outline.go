@@ -72,6 +72,33 @@ func (r *Resolver) Outline(ctx context.Context, pod *corev1.Pod) (Outlined, erro
 	return out, nil
 }
 
+// OutlineVolumes describes named volumes of a pod, whether a container mounts them or not. Claims must exist; one that was unbound
+// at admission may be bound since.
+func (r *Resolver) OutlineVolumes(ctx context.Context, pod *corev1.Pod, names []string) ([]Mount, error) {
+	mounts := make([]Mount, 0, len(names))
+	for _, name := range names {
+		at := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == name })
+		if at < 0 {
+			return nil, &Error{Reason: ReasonPodUnsupported, Object: podObject(pod), Field: volumeField(name), Message: "has no such volume", Cure: "create the pod again"}
+		}
+		src, err := r.outline(ctx, pod, pod.Spec.Volumes[at])
+		if errors.Is(err, errUnread) {
+			err = &Error{Reason: ReasonClaimPending, Object: podObject(pod), Field: volumeField(name), Transient: true,
+				Message: "waits for its claim", Cure: "look at the claim's events"}
+		}
+		if err != nil {
+			return nil, err
+		}
+		src.Outline = true
+		m, err := r.Describe(src)
+		if err != nil {
+			return nil, err
+		}
+		mounts = append(mounts, m)
+	}
+	return mounts, nil
+}
+
 // outline finds what describes a volume: a PersistentVolume, a StorageClass or the pod itself.
 func (r *Resolver) outline(ctx context.Context, pod *corev1.Pod, v corev1.Volume) (Source, error) {
 	switch {

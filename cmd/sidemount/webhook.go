@@ -161,15 +161,13 @@ func (o *webhookOptions) server(c *clients, k *certificate.Keeper, r *recorder, 
 	if err != nil {
 		return nil, err
 	}
-	hook, err := webhook.New(webhook.Options{
-		Resolver: resolver, Compatible: o.compatible, Observe: m.observe,
-		Guest: func(ctx context.Context) (*sidecar.Guest, error) { return o.guest(ctx, c, k) },
-	})
+	guest := func(ctx context.Context) (*sidecar.Guest, error) { return o.guest(ctx, c, k) }
+	hook, err := webhook.New(webhook.Options{Resolver: resolver, Guest: guest, Compatible: o.compatible, Observe: m.observe})
 	if err != nil {
 		return nil, err
 	}
 	granter, err := webhook.NewGranter(webhook.GranterOptions{
-		Client: c.pods, Resolver: resolver, Audience: o.audience, Image: o.agentImage, Recorder: r,
+		Client: c.pods, Resolver: resolver, Audience: o.audience, Guest: guest, Recorder: r,
 	})
 	if err != nil {
 		return nil, err

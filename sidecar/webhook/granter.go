@@ -1,7 +1,9 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,8 +29,9 @@ const (
 	userPrefix   = "system:serviceaccount:"
 )
 
-// VolumeResolver resolves one volume with its Secret. *sidecar.Resolver is one.
+// VolumeResolver resolves one volume with its Secret, and outlines several without. *sidecar.Resolver is one.
 type VolumeResolver interface {
+	OutlineVolumes(ctx context.Context, pod *corev1.Pod, names []string) ([]sidecar.Mount, error)
 	ResolveVolume(ctx context.Context, pod *corev1.Pod, v corev1.Volume) (sidecar.Mount, error)
 }
 
@@ -45,8 +48,8 @@ type GranterOptions struct {
 	Resolver VolumeResolver
 	// Audience is whom a token must be for.
 	Audience string
-	// Image is the broker's; a pod is trusted with its volumes if its broker has an image of the same repository.
-	Image string
+	// Guest returns how pods reach this service at the moment.
+	Guest func(ctx context.Context) (*sidecar.Guest, error)
 	// Recorder tells the user of a pod why a volume is missing.
 	Recorder Recorder
 }
@@ -58,8 +61,8 @@ var _ grant.Granter = (*Granter)(nil)
 
 // NewGranter checks the options.
 func NewGranter(o GranterOptions) (*Granter, error) {
-	if o.Client == nil || o.Resolver == nil || o.Audience == "" || o.Image == "" || o.Recorder == nil {
-		return nil, errors.New("the granter needs a client, a resolver, an audience, an image and a recorder")
+	if o.Client == nil || o.Resolver == nil || o.Audience == "" || o.Guest == nil || o.Recorder == nil {
+		return nil, errors.New("the granter needs a client, a resolver, an audience, a guest and a recorder")
 	}
 	return &Granter{o}, nil
 }
@@ -73,22 +76,40 @@ func (g *Granter) Grant(ctx context.Context, r grant.Request) ([]grant.Result, e
 	if err != nil {
 		return nil, err
 	}
-	if err := g.trusted(pod); err != nil {
-		log.G(ctx).WithError(err).WithField("namespace", pod.Namespace).WithField("pod", pod.Name).Warn("volumes refused")
+	logger := log.G(ctx).WithField("namespace", pod.Namespace).WithField("pod", pod.Name)
+	mounts, err := g.outline(ctx, pod)
+	if err == nil {
+		err = g.trusted(ctx, pod, mounts)
+	}
+	if err != nil {
+		logger.WithError(err).Warn("volumes refused")
+		g.tell(pod, err)
 		return nil, err
 	}
 	results := make([]grant.Result, len(r.Volumes))
 	for i, name := range r.Volumes {
-		v, err := g.volume(ctx, pod, name)
+		m, err := g.volume(ctx, pod, name)
 		if err != nil {
 			results[i].Error = grant.Fail(err)
-			g.tell(pod, name, err)
+			g.tell(pod, fmt.Errorf("volume %q: %w", name, err))
 			continue
 		}
-		results[i].Volume = v
+		results[i].Volume = &m.Volume
 	}
-	log.G(ctx).WithField("namespace", pod.Namespace).WithField("pod", pod.Name).WithField("volumes", strings.Join(r.Volumes, ",")).Info("volumes granted")
+	logger.WithField("volumes", strings.Join(r.Volumes, ",")).Info("volumes asked for")
 	return results, nil
+}
+
+// outline describes the pod's volumes as they were when it was injected: its containers mount others in their place since.
+func (g *Granter) outline(ctx context.Context, pod *corev1.Pod) ([]sidecar.Mount, error) {
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return nil, fmt.Errorf("the pod has ended: %w", ErrRefused)
+	}
+	volumes := sidecar.GuestVolumes(pod)
+	if volumes == nil {
+		return nil, fmt.Errorf("the pod has no broker of its own: %w", ErrRefused)
+	}
+	return g.o.Resolver.OutlineVolumes(ctx, pod, volumes)
 }
 
 // pod finds the pod that a token was made for, as the API server has it now.
@@ -128,84 +149,51 @@ func only(values authenticationv1.ExtraValue) string {
 	return values[0]
 }
 
-// trusted refuses pods in which something else than our broker could have shown the token: that would make the volume's
-// credentials everybody's who may create a pod. Who may run commands in the broker's container can still read them.
-func (g *Granter) trusted(pod *corev1.Pod) error {
-	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-		return fmt.Errorf("the pod has ended: %w", ErrRefused)
+// trusted refuses pods in which something else than our sidecars could get at the volumes: that would make their credentials
+// everybody's who may create a pod.
+func (g *Granter) trusted(ctx context.Context, pod *corev1.Pod, mounts []sidecar.Mount) error {
+	guest, err := g.o.Guest(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", mount.ErrUnavailable, err)
 	}
-	if sidecar.GuestVolumes(pod) == nil {
-		return fmt.Errorf("the pod has no broker of its own: %w", ErrRefused)
-	}
-	tokens := g.tokens(pod)
-	holds := func(mounts []corev1.VolumeMount) bool {
-		return slices.ContainsFunc(mounts, func(m corev1.VolumeMount) bool { return slices.Contains(tokens, m.Name) })
-	}
-	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-		if c.Name == sidecar.BrokerContainer {
-			if repository(c.Image) != repository(g.o.Image) || len(c.Args) > 0 || c.Lifecycle != nil {
-				return fmt.Errorf("the pod's broker is not of image %s, or was changed: %w", repository(g.o.Image), ErrRefused)
-			}
-			continue
-		}
-		if holds(c.VolumeMounts) {
-			return fmt.Errorf("container %s sees the broker's token: %w", c.Name, ErrRefused)
-		}
-	}
-	for _, c := range pod.Spec.EphemeralContainers {
-		if holds(c.VolumeMounts) {
-			return fmt.Errorf("container %s sees the broker's token: %w", c.Name, ErrRefused)
-		}
-	}
-	return nil
+	ours := certificates(guest.CA)
+	return guest.Audit(pod, mounts, func(pem string) bool {
+		theirs := certificates(pem)
+		return len(theirs) > 0 && !slices.ContainsFunc(theirs, func(c string) bool { return !slices.Contains(ours, c) })
+	})
 }
 
-// tokens are the pod's volumes with a token for us.
-func (g *Granter) tokens(pod *corev1.Pod) []string {
-	var names []string
-	for _, v := range pod.Spec.Volumes {
-		if v.Projected == nil {
-			continue
+// certificates are the contents of the blocks of a text in PEM; nil if there is anything else in it.
+func certificates(text string) []string {
+	var all []string
+	rest := []byte(text)
+	for len(bytes.TrimSpace(rest)) > 0 {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" {
+			return nil
 		}
-		for _, s := range v.Projected.Sources {
-			if s.ServiceAccountToken != nil && s.ServiceAccountToken.Audience == g.o.Audience {
-				names = append(names, v.Name)
-			}
-		}
+		all = append(all, string(block.Bytes))
 	}
-	return names
+	return all
 }
 
-// repository is an image without tag and digest.
-func repository(image string) string {
-	image, _, _ = strings.Cut(image, "@")
-	if i := strings.LastIndex(image, ":"); i > strings.LastIndex(image, "/") {
-		image = image[:i]
-	}
-	return image
-}
-
-func (g *Granter) volume(ctx context.Context, pod *corev1.Pod, name string) (*mount.Volume, error) {
+func (g *Granter) volume(ctx context.Context, pod *corev1.Pod, name string) (sidecar.Mount, error) {
 	if !slices.Contains(sidecar.GuestVolumes(pod), name) {
-		return nil, fmt.Errorf("the pod's broker has no volume %q: %w", name, ErrRefused)
+		return sidecar.Mount{}, fmt.Errorf("the pod's broker has no volume %q: %w", name, ErrRefused)
 	}
 	at := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == name })
 	if at < 0 {
-		return nil, fmt.Errorf("the pod has no volume %q: %w", name, ErrRefused)
+		return sidecar.Mount{}, fmt.Errorf("the pod has no volume %q: %w", name, ErrRefused)
 	}
-	m, err := g.o.Resolver.ResolveVolume(ctx, pod, pod.Spec.Volumes[at])
-	if err != nil {
-		return nil, err
-	}
-	return &m.Volume, nil
+	return g.o.Resolver.ResolveVolume(ctx, pod, pod.Spec.Volumes[at])
 }
 
 // tell says in an event what the pod waits for.
-func (g *Granter) tell(pod *corev1.Pod, volume string, err error) {
+func (g *Granter) tell(pod *corev1.Pod, err error) {
 	reason := "FailedMount"
 	var e *sidecar.Error
 	if errors.As(err, &e) {
 		reason = string(e.Reason)
 	}
-	g.o.Recorder.Event(pod, corev1.EventTypeWarning, reason, fmt.Sprintf("volume %q: %v", volume, err))
+	g.o.Recorder.Event(pod, corev1.EventTypeWarning, reason, err.Error())
 }
