@@ -56,8 +56,13 @@ type WriteLog struct {
 	nodes map[uint64][]*Record
 	freed chan struct{} // closed when room has been made
 	spare uint64        // high-water mark of the ring since its pages were given back
-	used  bool          // since the last Rest
+	used  time.Time     // when the log was last not empty
+	keep  time.Duration // how long an empty log keeps its pages
 }
+
+// keepPages is how long an empty log keeps its pages. To get one again costs ten times what it costs to fill it, so a program that writes every now and then should not
+// have to.
+const keepPages = time.Minute
 
 // Record is one logged write.
 type Record struct {
@@ -84,6 +89,7 @@ func OpenWriteLog(mem []byte) (*WriteLog, error) {
 		ring:  mem[superblockSize : superblockSize+size],
 		nodes: make(map[uint64][]*Record),
 		freed: make(chan struct{}),
+		keep:  keepPages,
 	}
 	if *l.word(0) == 0 {
 		*l.word(1) = uint64(size)
@@ -137,15 +143,13 @@ func (l *WriteLog) Freed() <-chan struct{} {
 	return l.freed
 }
 
-// Rest is to be called every few seconds. It gives the pages of a log that was empty all the time since the last call back to the system. A
-// log in use keeps them: to get a page again costs several times what it costs to fill it.
+// Rest is to be called every few seconds. It gives the pages of a log that has been empty for a minute back to the system.
 func (l *WriteLog) Rest() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.order) == 0 && !l.used {
+	if len(l.order) == 0 && time.Since(l.used) >= l.keep {
 		l.release()
 	}
-	l.used = false
 }
 
 // MaxData is the largest write that the log takes.
@@ -310,7 +314,7 @@ func (l *WriteLog) reserve(node uint64, offset int64, length uint32) (*Record, e
 	r := &Record{Node: node, Offset: offset, at: head, length: length, born: time.Now()}
 	l.putHeader(head, stateFree, length, node, offset)
 	atomic.StoreUint64(l.word(2), head+need)
-	l.spare, l.used = max(l.spare, min(size, head%size+need)), true
+	l.spare = max(l.spare, min(size, head%size+need))
 	l.order = append(l.order, r)
 	l.nodes[node] = append(l.nodes[node], r)
 	return r, nil
@@ -383,7 +387,7 @@ func (l *WriteLog) reclaim() {
 	start := (l.head() + size - 1) / size * size
 	atomic.StoreUint64(l.word(3), start)
 	atomic.StoreUint64(l.word(2), start)
-	l.used = true
+	l.used = time.Now()
 }
 
 // scan rebuilds the index from the memory.
