@@ -9,6 +9,7 @@ BIN=${BIN:-$PWD/.cache/bin}
 # A package that fails is tried once more and named, for the same reason as below; a data race is final.
 unit() {
   local packages failed log
+  BIN=$BIN hack/helm/build.sh # without it the chart's tests render nothing
   log=$(mktemp)
   packages=$(go list ./... | grep -Ev '/test/(e2e|webhook)$')
   # shellcheck disable=SC2086 # a list of packages
