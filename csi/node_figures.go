@@ -97,12 +97,12 @@ func (f *figures) run(path string) (Usage, error) {
 
 // statfsError makes an error of the child's exit code, which is an error number.
 func statfsError(err error) error {
-	exit, ok := err.(*exec.ExitError)
-	if !ok {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
 		return err
 	}
 	if code := exit.ExitCode(); code > 1 {
 		return syscall.Errno(code)
 	}
-	return fmt.Errorf("%s", exit.ProcessState)
+	return errors.New(exit.String())
 }

@@ -52,7 +52,7 @@ type publication struct {
 	attributes    map[string]string
 	flags         []string
 	secrets       map[string]string
-	print         fingerprint
+	digest        fingerprint
 }
 
 // publication checks a request.
@@ -90,7 +90,7 @@ func (n *Node) publication(r *spec.NodePublishVolumeRequest) (publication, error
 		attributes: make(map[string]string, len(c)),
 		flags:      capability.GetMount().GetMountFlags(),
 		secrets:    r.GetSecrets(),
-		print:      printOf(r),
+		digest:     digestOf(r),
 	}
 	for k, v := range c {
 		if !strings.HasPrefix(k, kubeletPrefix) {

@@ -62,7 +62,7 @@ func (n *Node) deadline(ctx context.Context) (context.Context, context.CancelFun
 }
 
 func (n *Node) publish(ctx context.Context, p publication) error {
-	if n.seen.is(p.target.real, p.print) {
+	if n.seen.is(p.target.real, p.digest) {
 		if whole, err := n.whole(p); whole || err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func (n *Node) publish(ctx context.Context, p publication) error {
 		return err
 	}
 	n.step(stepBound)
-	n.seen.add(p.target.real, p.print)
+	n.seen.add(p.target.real, p.digest)
 	return nil
 }
 

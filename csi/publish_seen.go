@@ -15,7 +15,7 @@ type fingerprint [sha256.Size]byte
 // salt makes fingerprints worthless outside of this process.
 var salt = rand.Text()
 
-func printOf(r *spec.NodePublishVolumeRequest) fingerprint {
+func digestOf(r *spec.NodePublishVolumeRequest) fingerprint {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
 	if err != nil {
 		b = []byte(rand.Text()) // like no other

@@ -102,7 +102,7 @@ func askPlugin(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // the answer is there
 	if _, err := spec.NewIdentityClient(conn).Probe(ctx, &spec.ProbeRequest{}); err != nil {
 		return fmt.Errorf("the driver's socket does not answer: %w", err)
 	}

@@ -15,7 +15,7 @@ func whilePresent(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	defer watcher.Close()
+	defer func() { _ = watcher.Close() }() // it only gives back its descriptors
 	if err := watcher.Add(filepath.Dir(path)); err != nil {
 		return err
 	}
@@ -35,7 +35,10 @@ func whilePresent(ctx context.Context, path string) error {
 			if !ok {
 				return errors.New("watch of the kubelet's directory ended")
 			}
-		case <-watcher.Errors: // events were lost; what there is counts
+		case _, ok := <-watcher.Errors: // events were lost; what there is counts
+			if !ok {
+				return errors.New("watch of the kubelet's directory ended")
+			}
 		}
 		if now, err := os.Lstat(path); err != nil || !os.SameFile(first, now) {
 			return nil
