@@ -29,8 +29,8 @@ func callerOf(ctx context.Context) context.Context {
 	return ctx
 }
 
-func (*request) Uid() uint32           { return 0 } //nolint:staticcheck,revive // meta.Context names it so
-func (*request) Gid() uint32           { return 0 } //nolint:staticcheck,revive // meta.Context names it so
+func (*request) Uid() uint32           { return 0 } //nolint:staticcheck // meta.Context names it so
+func (*request) Gid() uint32           { return 0 } //nolint:staticcheck // meta.Context names it so
 func (*request) Gids() []uint32        { return []uint32{0} }
 func (*request) Pid() uint32           { return 0 }
 func (*request) CheckPermission() bool { return true }

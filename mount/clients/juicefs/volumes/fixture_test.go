@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 // fileSystem is a JuiceFS file system of a test's own.
 type fileSystem struct {
-	t       *testing.T
+	t       testing.TB
 	volume  mount.Volume
 	options []string
 }
@@ -41,7 +41,7 @@ func each(t *testing.T, run func(t *testing.T, f *fileSystem)) {
 	t.Run("redis", func(t *testing.T) { run(t, newFileSystem(t, "redis://"+startRedis(t)+"/1")) })
 }
 
-func newFileSystem(t *testing.T, metaURL string) *fileSystem {
+func newFileSystem(t testing.TB, metaURL string) *fileSystem {
 	return &fileSystem{t: t, volume: mount.Volume{Client: mount.JuiceFS, Secret: mount.Secret{
 		"name": "testfs", "metaurl": metaURL, "storage": "file", "bucket": filepath.Join(t.TempDir(), "objects"), "trash-days": "0",
 	}}}
@@ -99,7 +99,7 @@ func (f *fileSystem) service(m meta.Meta) *Service {
 	return s
 }
 
-func startRedis(t *testing.T) string {
+func startRedis(t testing.TB) string {
 	t.Helper()
 	server, err := exec.LookPath("redis-server")
 	if err != nil {
@@ -147,7 +147,7 @@ func startRedis(t *testing.T) string {
 func tree(t *testing.T, m meta.Meta, start string) map[string]string {
 	t.Helper()
 	ctx := meta.Background()
-	ino := meta.Ino(meta.RootInode)
+	ino := meta.RootInode
 	for _, part := range strings.Split(start, "/") {
 		if part == "" {
 			continue
@@ -189,7 +189,7 @@ func touch(t *testing.T, m meta.Meta, path string) {
 	t.Helper()
 	ctx := meta.Background()
 	parts := strings.Split(path, "/")
-	ino := meta.Ino(meta.RootInode)
+	ino := meta.RootInode
 	var attr meta.Attr
 	for _, part := range parts[:len(parts)-1] {
 		var next meta.Ino

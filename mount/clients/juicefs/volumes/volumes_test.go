@@ -148,7 +148,7 @@ func TestPathsStayInside(t *testing.T) {
 
 func lookup(t *testing.T, m meta.Meta, path string) meta.Ino {
 	t.Helper()
-	ino := meta.Ino(meta.RootInode)
+	ino := meta.RootInode
 	var attr meta.Attr
 	for _, part := range strings.Split(path, "/") {
 		if st := m.Lookup(meta.Background(), ino, part, &ino, &attr, false); st != 0 {
