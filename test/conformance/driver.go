@@ -40,7 +40,7 @@ func installDriver(ctx context.Context, l *lab.Lab, o options) ([]string, error)
 	_, err = l.InstallChart(ctx, lab.Values{
 		"storageClasses": []lab.Values{lab.StorageClass(class, redis.JuiceFS(class, 0))},
 		"snapshots": lab.Values{"enabled": true, "controller": true, "classes": []lab.Values{
-			{"name": class, "secret": lab.Values{"name": lab.ChartRelease + "-" + class, "namespace": lab.ChartNamespace}},
+			{"name": class, "storageClass": class},
 		}},
 	})
 	if err != nil {
@@ -68,6 +68,7 @@ DriverInfo:
   MaxFileSize: 104857600
   SupportedSizeRange: {Min: 1Mi, Max: 1Ti}
   SupportedFsType: {"": {}}
+  SupportedMountOption: {"cache-size=64": {}}
   RequiredAccessModes: [ReadWriteOnce]
   Capabilities:
     persistence: true
@@ -86,7 +87,7 @@ DriverInfo:
     singleNodeVolume: false
     topology: false
     multiplePVsSameID: true
-    capReadOnlyMany: false
+    capReadOnlyMany: true
   StressTestOptions: {NumPods: 4, NumRestarts: 3}
   VolumeSnapshotStressTestOptions: {NumPods: 2, NumSnapshots: 2}
 `
