@@ -58,10 +58,10 @@ func (k *Keeper) refer(ctx context.Context, r Request) (*share, error) {
 	if ref := k.references[r.Target]; ref != nil {
 		if k.stays(ref, key) {
 			defer k.mu.Unlock()
-			if ref.share.record.Key != key {
+			if ref.share.record.Key != key && !k.rotate(ref.share, r.Mount.Volume.Secret, secret, key) {
 				k.o.Log.WithField("session", ref.share.id).WithField("target", r.Target).
 					Info("volume has changed, its users keep what they have until they start again")
-			} else {
+			} else if ref.share.record.Key == key {
 				ref.share.learn(r.Mount.Volume.Secret)
 			}
 			ref.touched = time.Now()

@@ -31,16 +31,16 @@ type share struct {
 	ending bool
 	// created says that the recorded pod has been at the API server.
 	created bool
-	// next is the pod that an upgrade prepares beside the recorded one.
-	next string
 	// cause is why the pod before the present one ended, until a client serves again.
 	cause string
 	// replaced is when the last pod was replaced, failures how many were in a row.
 	replaced time.Time
 	failures int
-	// upgraded says that a client has come to serve since the last hand-over, and pause how long requests have waited for it.
-	upgraded bool
-	pause    time.Duration
+	// asked is the last upgrade that an annotation has asked for: the pod's uid and the image.
+	asked string
+	// rotated is a changed Secret that is to be handed over, rotatedAt when one was last noted.
+	rotated   *rotation
+	rotatedAt time.Time
 	// refusal is why the last attempt to open the session or make the pod failed.
 	refusal error
 	// clientFailures counts what the broker told of clients that could not start.
@@ -89,7 +89,6 @@ type view struct {
 	idle        time.Time
 	created     bool
 	ending      bool
-	next        string
 	pod         *corev1.Pod
 }
 
@@ -98,7 +97,7 @@ func (k *Keeper) look(s *share) view {
 	defer k.mu.Unlock()
 	return view{
 		record: s.record, recorded: s.recorded, secretKnown: s.secretKnown, volume: s.volume(), users: len(s.users), idle: s.idle, created: s.created,
-		ending: s.ending, next: s.next, pod: k.pod(s),
+		ending: s.ending, pod: k.pod(s),
 	}
 }
 
@@ -132,7 +131,8 @@ func (k *Keeper) save(s *share, do func(*shareRecord)) error {
 
 // same compares what save changes.
 func same(a, b shareRecord) bool {
-	return a.Key == b.Key && a.Secret == b.Secret && a.Pod == b.Pod && a.Generation == b.Generation && a.Served == b.Served && a.Mount.Image == b.Mount.Image
+	return a.Key == b.Key && a.Secret == b.Secret && a.Pod == b.Pod && a.Generation == b.Generation && a.Served == b.Served && a.Mount.Image == b.Mount.Image &&
+		a.Agent == b.Agent && a.LastAgent == b.LastAgent && a.Next == b.Next
 }
 
 // of returns the share of a session, nil if there is none.

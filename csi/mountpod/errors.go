@@ -13,6 +13,8 @@ var (
 	ErrOptions = errors.New("incomplete options")
 	// ErrEnded: the keeper has ended.
 	ErrEnded = fmt.Errorf("the keeper of mount pods has ended: %w", mount.ErrUnavailable)
+	// ErrUpgrade: the share goes on with the Mount Pod that it had.
+	ErrUpgrade = errors.New("mount pod not upgraded")
 	// ErrSecretUnknown: a lost session cannot be opened anew before somebody acquires it again, since only an Acquire brings the Secret.
 	ErrSecretUnknown = errors.New("the volume's secret is not known since the restart")
 )

@@ -32,7 +32,7 @@ func (k *Keeper) finish(ctx context.Context, s *share) error {
 	}
 	k.change(s, func() {
 		s.recorded, s.created, s.cause, s.failures = false, false, "", 0
-		s.record.Pod, s.record.Served = "", false
+		s.record.Pod, s.record.Served, s.record.Agent, s.record.LastAgent, s.record.Next = "", false, 0, 0, nil
 		if len(s.users) == 0 {
 			delete(k.shares, id)
 			if k.byKey[s.record.Key] == s {

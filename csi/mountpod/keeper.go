@@ -75,7 +75,10 @@ func New(o Options) (*Keeper, error) {
 // It is called once.
 func (k *Keeper) Run(ctx context.Context) error {
 	defer close(k.down)
-	if err := k.restore(ctx); err != nil {
+	switch err := k.restore(ctx); {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -191,6 +194,9 @@ func (k *Keeper) known(ctx context.Context) error {
 	case <-k.synced:
 		return nil
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return ctx.Err()
+		}
 		return &podError{"the API server has not told yet which Mount Pods there are"}
 	}
 }

@@ -55,7 +55,7 @@ func (m *metrics) replaced(cause string) { m.replacements.WithLabelValues(cause)
 
 func (m *metrics) event(e broker.Event) {
 	m.clients.WithLabelValues(string(e.Reason)).Inc()
-	if e.Reason == broker.ClientRestarted {
+	if e.Reason == broker.ClientRestarted || e.Reason == broker.ClientUpgraded {
 		m.pauses.Observe(e.Pause.Seconds())
 	}
 }

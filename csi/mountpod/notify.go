@@ -19,16 +19,13 @@ func (k *Keeper) Notify(e broker.Event) {
 	var pod *corev1.Pod
 	var users []*corev1.Pod
 	k.change(s, func() {
-		switch e.Reason {
-		case broker.ClientFailed:
+		if e.Reason == broker.ClientFailed {
 			s.clientFailures++
-		case broker.ClientRestarted:
-			s.upgraded, s.pause = true, e.Pause
 		}
 		pod, users = k.pod(s), s.userPods()
 	})
 	switch e.Reason {
-	case broker.SessionLost, broker.ClientStarted, broker.ClientRestarted, broker.SessionRestored:
+	case broker.SessionLost, broker.ClientStarted, broker.ClientRestarted, broker.SessionRestored, broker.ClientUpgraded:
 		k.troubled.Add(e.Session)
 	}
 	k.tell(e, pod, users)
@@ -38,7 +35,7 @@ func (k *Keeper) Notify(e broker.Event) {
 func (k *Keeper) tell(e broker.Event, pod *corev1.Pod, users []*corev1.Pod) {
 	kind := corev1.EventTypeWarning
 	switch e.Reason {
-	case broker.ClientStarted, broker.ClientRestarted, broker.SessionRestored:
+	case broker.ClientStarted, broker.ClientRestarted, broker.SessionRestored, broker.ClientUpgraded:
 		kind = corev1.EventTypeNormal
 	case broker.SessionClosed:
 		return
@@ -46,7 +43,7 @@ func (k *Keeper) tell(e broker.Event, pod *corev1.Pod, users []*corev1.Pod) {
 	if pod != nil {
 		k.o.Recorder.Event(pod, kind, string(e.Reason), e.Message)
 	}
-	if e.Reason != broker.SessionLost && e.Reason != broker.ClientRestarted {
+	if e.Reason != broker.SessionLost && e.Reason != broker.ClientRestarted && e.Reason != broker.ClientUpgraded {
 		return
 	}
 	for _, user := range users {
@@ -100,7 +97,8 @@ func (k *Keeper) remember(pod *corev1.Pod) {
 		s.created = true
 	}
 	s.wake()
-	if pod.Name != s.record.Pod && pod.Name != s.next || pod.DeletionTimestamp != nil || finished(pod) {
+	next := s.record.Next != nil && pod.Name == s.record.Next.Pod
+	if pod.Name != s.record.Pod && !next || pod.DeletionTimestamp != nil || finished(pod) || pod.Annotations[UpgradeAnnotation] != "" {
 		k.troubled.Add(id)
 	}
 }

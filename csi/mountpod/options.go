@@ -22,6 +22,7 @@ type Broker interface {
 	Close(ctx context.Context, id mount.SessionID, grace time.Duration) error
 	Status(id mount.SessionID) (broker.Session, error)
 	SocketDir(id mount.SessionID) string
+	Upgrade(ctx context.Context, id mount.SessionID, next broker.Successor) (time.Duration, error)
 }
 
 // Pods are the Mount Pods of this node at the API server. Errors are those of the API machinery. Cluster is the real one.

@@ -17,7 +17,7 @@ import (
 func (k *Keeper) reconcile(ctx context.Context, id mount.SessionID) error {
 	s := k.of(id)
 	if s == nil {
-		return k.sweep(ctx, id, "", "")
+		return k.sweep(ctx, id)
 	}
 	if err := s.work.lock(ctx); err != nil {
 		return err
@@ -35,12 +35,17 @@ func (k *Keeper) reconcile(ctx context.Context, id mount.SessionID) error {
 		return err
 	}
 	if now, err := k.o.Broker.Status(id); err == nil && now.Ready {
-		if err := k.served(s); err != nil {
+		if err := errors.Join(k.served(s), k.settleSuccessor(ctx, s)); err != nil {
 			return err
 		}
+		k.handOverSecret(ctx, s)
+		k.upgradeAsAsked(ctx, s)
 	}
 	v := k.look(s)
-	return k.sweep(ctx, id, v.record.Pod, v.next)
+	if v.record.Next != nil {
+		return k.sweep(ctx, id, v.record.Pod, v.record.Next.Pod)
+	}
+	return k.sweep(ctx, id, v.record.Pod)
 }
 
 // unused tells whether a share has no users, and for how long it is to be kept all the same. When that is over, it counts as ending before
@@ -181,7 +186,7 @@ func (k *Keeper) create(ctx context.Context, s *share, name string) error {
 	if err := k.step("create pod"); err != nil {
 		return err
 	}
-	pod, err := k.post(ctx, v, name, v.record.Mount.Image)
+	pod, err := k.post(ctx, v, name, v.record.Mount.Image, v.record.Agent)
 	if err != nil {
 		return err
 	}
@@ -191,11 +196,11 @@ func (k *Keeper) create(ctx context.Context, s *share, name string) error {
 }
 
 // post creates a pod, or finds the one that an interrupted attempt has created.
-func (k *Keeper) post(ctx context.Context, v view, name, image string) (*corev1.Pod, error) {
+func (k *Keeper) post(ctx context.Context, v view, name, image string, agent int) (*corev1.Pod, error) {
 	m := v.record.Mount
 	m.Image = image
 	pod, err := k.o.Pods.Create(ctx, podOf(&k.o, m, place{
-		session: v.record.Session, name: name, sessionDir: k.o.Broker.SocketDir(v.record.Session),
+		session: v.record.Session, name: name, sessionDir: k.o.Broker.SocketDir(v.record.Session), agent: agent,
 	}))
 	if apierrors.IsAlreadyExists(err) {
 		pod, err = k.o.Pods.Get(ctx, name)

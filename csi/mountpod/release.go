@@ -120,6 +120,6 @@ func (k *Keeper) confirmOne(ctx context.Context, target string) error {
 func (k *Keeper) request(v view) broker.Request {
 	return broker.Request{
 		ID: v.record.Session, Target: k.mountPoint(v.record.Session), Volume: v.volume,
-		UID: uint32(v.record.Mount.UID), GID: uint32(v.record.Mount.GID),
+		UID: uint32(v.record.Mount.UID), GID: uint32(v.record.Mount.GID), Generation: v.record.Agent,
 	}
 }

@@ -25,6 +25,9 @@ const (
 	// VolumeAnnotation is the volume's handle, VolumeObjectAnnotation the PersistentVolume's name.
 	VolumeAnnotation       = "sidemount.io/volume"
 	VolumeObjectAnnotation = "sidemount.io/persistent-volume"
+	// UpgradeAnnotation, set on a Mount Pod by an administrator, names the image that its client shall be replaced by; see Keeper.Upgrade. An Event on the
+	// pod says how that has ended.
+	UpgradeAnnotation = "sidemount.io/upgrade-image"
 	// autoscalerAnnotation makes the cluster autoscaler take the pod for a part of the node: it neither keeps the node nor is it evicted.
 	autoscalerAnnotation = "cluster-autoscaler.kubernetes.io/daemonset-pod"
 )
@@ -43,6 +46,8 @@ type place struct {
 	session    mount.SessionID
 	name       string
 	sessionDir string
+	// agent is the agent's generation.
+	agent int
 }
 
 // podOf builds the Mount Pod of a share. It is pure.
@@ -50,6 +55,8 @@ func podOf(o *Options, m sidecar.Mount, p place) *corev1.Pod {
 	m.Volume.Name = volumeName
 	container, volumes := sidecar.Container(m, sidecar.Place{SessionDir: p.sessionDir})
 	container.ImagePullPolicy = o.ImagePullPolicy
+	// The flag stands between the agent's subcommand and the client's command.
+	container.Command = slices.Insert(container.Command, 2, generationArgs(p.agent)...)
 	grace := int64(o.Grace.Seconds())
 	no := false
 	pod := &corev1.Pod{
@@ -92,6 +99,7 @@ func podLabels(o *Options, m sidecar.Mount, id mount.SessionID) map[string]strin
 
 func podAnnotations(m sidecar.Mount) map[string]string {
 	out := maps.Clone(filled(m.Pod.Annotations))
+	delete(out, UpgradeAnnotation) // it is about one pod, and not about its successors
 	out[autoscalerAnnotation] = "true"
 	out[VolumeAnnotation] = string(m.Volume.ID)
 	if m.PersistentVolume != "" {

@@ -29,10 +29,15 @@ type shareRecord struct {
 	// Key is the share's identity now; an upgrade changes it, and not the session.
 	Key string `json:"key"`
 	// Secret is the Secret's keyed hash.
-	Secret     string        `json:"secret"`
-	Mount      sidecar.Mount `json:"mount"`
-	Pod        string        `json:"pod"`
-	Generation int           `json:"generation"`
+	Secret string        `json:"secret"`
+	Mount  sidecar.Mount `json:"mount"`
+	Pod    string        `json:"pod"`
+	// Agent is the generation of the pod's agent, LastAgent the highest that the share has used.
+	Agent     int `json:"agent,omitempty"`
+	LastAgent int `json:"lastAgent,omitempty"`
+	// Next is the pod of an upgrade that is under way.
+	Next       *successor `json:"next,omitempty"`
+	Generation int        `json:"generation"`
 	// Served says that a client has served the share, so that its references are in use.
 	Served bool `json:"served"`
 }

@@ -4,22 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sidemount/sidemount/mount"
+	"github.com/sidemount/sidemount/mount/broker"
 )
 
-// ErrUpgrade: the share goes on with the image that it had.
-var ErrUpgrade = errors.New("client not upgraded")
+// successor is the next pod of a share while an upgrade is under way. It is recorded before it is made, so that the next keeper knows both.
+type successor struct {
+	Pod   string `json:"pod"`
+	Agent int    `json:"agent"`
+	Image string `json:"image"`
+	// Secret is the keyed hash of the Secret that its client has.
+	Secret string `json:"secret"`
+}
 
-// back bounds the return to the former image.
-const back = time.Minute
+const (
+	// upgradeTimeout bounds an upgrade that nobody else bounds: the pull of an image and the start of a client.
+	upgradeTimeout = 5 * time.Minute
+	// rotationPause is between two attempts to hand over a changed Secret.
+	rotationPause = 5 * time.Minute
+)
 
-// Upgrade replaces a share's Mount Pod by one with this image, which may be the same, under the applications that use it. The new pod is made beside the old one and
-// gets the session when the old one's client has flushed and ended. If its client does not serve before ctx ends, or finds something wrong,
-// another pod with the former image takes over; the error then wraps ErrUpgrade and says why. pause is how long requests had to wait.
+// Upgrade replaces a share's Mount Pod by one with this image, which may be the same, under the applications that use it. The new pod is made beside the old one;
+// when its client is ready, the old client flushes and ends, and the new one gets the session. If the new pod or its client cannot do that before ctx
+// ends, the old one goes on, and the error wraps ErrUpgrade and says why. pause is how long requests had to wait.
 func (k *Keeper) Upgrade(ctx context.Context, id mount.SessionID, image string) (pause time.Duration, err error) {
 	if err := k.ready(ctx); err != nil {
 		return 0, err
@@ -32,49 +44,118 @@ func (k *Keeper) Upgrade(ctx context.Context, id mount.SessionID, image string) 
 		return 0, err
 	}
 	defer s.work.unlock()
+	v := k.look(s)
+	return k.succeed(ctx, s, v.volume, successor{Image: image, Secret: v.record.Secret})
+}
+
+// succeed hands the session to a new pod. The caller holds the share's work.
+func (k *Keeper) succeed(ctx context.Context, s *share, volume mount.Volume, next successor) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
+	defer cancel()
+	v := k.look(s)
+	switch {
+	case !v.record.Served:
+		return 0, fmt.Errorf("%w: no client serves session %s yet", ErrUpgrade, s.id)
+	case !v.secretKnown:
+		return 0, fmt.Errorf("%w: %w", ErrUpgrade, ErrSecretUnknown)
+	}
+	if err := k.settleSuccessor(ctx, s); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrUpgrade, err)
+	}
+	next.Pod, next.Agent = newName(k.o.NodeName, v.record.Mount.Volume.ID), k.look(s).record.LastAgent+1
+	if err := k.save(s, func(r *shareRecord) { r.Next, r.LastAgent = &next, next.Agent }); err != nil {
+		return 0, err
+	}
+	pause, err := k.takeOver(ctx, s, volume, next)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrUpgrade, err)
+	}
+	// Who has the session now decides, whatever was answered.
+	ctx, cancelSettle := context.WithTimeout(context.WithoutCancel(ctx), attempt)
+	defer cancelSettle()
+	if settled := k.settleSuccessor(ctx, s); settled != nil {
+		k.troubled.AddRateLimited(s.id)
+		return pause, errors.Join(err, settled)
+	}
+	if err == nil {
+		k.o.Log.WithField("session", s.id).WithField("image", next.Image).WithField("pause", pause).Info("mount pod upgraded")
+	}
+	return pause, err
+}
+
+// takeOver makes the next pod and has the broker give it the session.
+func (k *Keeper) takeOver(ctx context.Context, s *share, volume mount.Volume, next successor) (time.Duration, error) {
 	if err := k.known(ctx); err != nil {
 		return 0, err
 	}
-	before := k.look(s)
-	if !before.record.Served {
-		return 0, fmt.Errorf("upgrade session %s, which no client serves yet: %w", id, ErrUpgrade)
+	if err := k.step("create next pod"); err != nil {
+		return 0, err
 	}
-	name, err := k.prepareNext(ctx, s, image)
+	pod, err := k.post(ctx, k.look(s), next.Pod, next.Image, next.Agent)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrUpgrade, err)
-	}
-	pause, err = k.handOver(ctx, s, name, image)
-	if err == nil {
-		k.o.Log.WithField("session", id).WithField("image", image).WithField("pause", pause).Info("client upgraded")
-		return pause, nil
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), back)
-	defer cancel()
-	// The session is held all the time; if this fails too, the share is tended until a client serves it.
-	if _, returned := k.handOver(ctx, s, newName(k.o.NodeName, before.record.Mount.Volume.ID), before.record.Mount.Image); returned != nil {
-		k.troubled.AddRateLimited(id)
-		err = errors.Join(err, fmt.Errorf("return to image %s: %w", before.record.Mount.Image, returned))
-	}
-	return 0, fmt.Errorf("%w: %w", ErrUpgrade, err)
-}
-
-// prepareNext makes the next pod and waits until its agent runs; the old one serves meanwhile.
-func (k *Keeper) prepareNext(ctx context.Context, s *share, image string) (name string, err error) {
-	name = newName(k.o.NodeName, k.look(s).record.Mount.Volume.ID)
-	k.change(s, func() { s.next = name })
-	defer func() {
-		k.change(s, func() { s.next = "" })
-		if err != nil {
-			// Nobody knows the pod any more but the sweep.
-			k.troubled.Add(s.id)
-		}
-	}()
-	pod, err := k.post(ctx, k.look(s), name, image)
-	if err != nil {
-		return name, err
+		return 0, err
 	}
 	k.note(pod)
-	return name, k.awaitPod(ctx, s, name)
+	if err := k.awaitPod(ctx, s, next.Pod); err != nil {
+		return 0, err
+	}
+	if err := k.step("hand over"); err != nil {
+		return 0, err
+	}
+	return k.o.Broker.Upgrade(ctx, s.id, broker.Successor{Generation: next.Agent, Volume: volume, Grace: k.o.Grace})
+}
+
+// settleSuccessor ends what an upgrade has begun: the pod that has the session stays, the other one goes. While nobody serves, both stay. The caller holds the
+// share's work.
+func (k *Keeper) settleSuccessor(ctx context.Context, s *share) error {
+	v := k.look(s)
+	if v.record.Next == nil {
+		return nil
+	}
+	now, err := k.o.Broker.Status(s.id)
+	switch {
+	case errors.Is(err, mount.ErrNotFound):
+	case err != nil:
+		return err
+	case !now.Ready:
+		return errors.New("the broker has not found out yet which Mount Pod has the session")
+	}
+	next := *v.record.Next
+	if err != nil || now.Generation != next.Agent {
+		err = k.save(s, func(r *shareRecord) { r.Next = nil })
+	} else {
+		err = k.promote(s, next)
+	}
+	if err != nil {
+		return err
+	}
+	return k.sweep(ctx, s.id, k.look(s).record.Pod)
+}
+
+// promote makes the successor the share's pod.
+func (k *Keeper) promote(s *share, next successor) error {
+	v := k.look(s)
+	m := v.record.Mount
+	m.Image = next.Image
+	key, err := keyOf(m, next.Secret)
+	if err != nil {
+		return err
+	}
+	if err := k.save(s, func(r *shareRecord) {
+		r.Pod, r.Agent, r.Mount.Image, r.Secret, r.Key, r.Next = next.Pod, next.Agent, next.Image, next.Secret, key, nil
+	}); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s.created = true
+	if k.byKey[v.record.Key] == s {
+		delete(k.byKey, v.record.Key)
+	}
+	if k.byKey[key] == nil {
+		k.byKey[key] = s
+	}
+	return nil
 }
 
 // awaitPod waits until a pod's container runs. It gives up when something is wrong with it for as long as patience lasts.
@@ -86,19 +167,18 @@ func (k *Keeper) awaitPod(ctx context.Context, s *share, name string) error {
 		k.mu.Lock()
 		changed, pod, m := s.changed, k.pods[s.id][name], s.record.Mount
 		k.mu.Unlock()
-		text := "the new Mount Pod was deleted"
-		if pod != nil {
-			text = trouble(pod, m)
-			if running(pod) {
-				return nil
-			}
+		if pod == nil {
+			return &podError{"the new Mount Pod was deleted"}
 		}
-		if (text != "") != failing {
+		text := trouble(pod, m)
+		switch {
+		case running(pod):
+			return nil
+		case finished(pod):
+			return &podError{text}
+		case (text != "") != failing:
 			failing = text != ""
 			patience.Reset(k.o.Patience)
-		}
-		if pod == nil || finished(pod) {
-			return &podError{text}
 		}
 		select {
 		case <-changed:
@@ -121,75 +201,76 @@ func running(pod *corev1.Pod) bool {
 	return false
 }
 
-// handOver makes name the share's pod, ends every other and waits until its client serves. The record comes first: a keeper that dies goes on
-// with the new pod.
-func (k *Keeper) handOver(ctx context.Context, s *share, name, image string) (time.Duration, error) {
+// upgradeAsAsked does what the annotation of the Mount Pod asks for, once. The caller holds the share's work.
+func (k *Keeper) upgradeAsAsked(ctx context.Context, s *share) {
+	v := k.look(s)
+	if v.pod == nil || v.pod.DeletionTimestamp != nil || v.pod.Annotations[UpgradeAnnotation] == "" || !v.secretKnown {
+		return
+	}
+	image := v.pod.Annotations[UpgradeAnnotation]
+	asked := string(v.pod.UID) + " " + image
 	k.mu.Lock()
-	failures, m, secret, there := s.clientFailures, s.record.Mount, s.record.Secret, k.pods[s.id][name] != nil
-	s.pause, s.upgraded = 0, false
+	again := s.asked == asked
+	s.asked = asked
 	k.mu.Unlock()
-	m.Image = image
-	key, err := keyOf(m, secret)
+	if again {
+		return
+	}
+	pause, err := k.succeed(ctx, s, v.volume, successor{Image: image, Secret: v.record.Secret})
 	if err != nil {
-		return 0, err
+		k.o.Log.WithField("session", s.id).WithError(err).Warn("mount pod not upgraded")
+		k.o.Recorder.Event(v.pod, corev1.EventTypeWarning, "UpgradeFailed", err.Error())
+		return
 	}
-	if err := k.save(s, func(r *shareRecord) { r.Pod, r.Mount.Image = name, image }); err != nil {
-		return 0, err
-	}
-	if err := k.rekey(s, key); err != nil {
-		return 0, err
-	}
-	if !there {
-		if err := k.create(ctx, s, name); err != nil {
-			return 0, err
-		}
-	}
-	if err := k.sweep(ctx, s.id, name); err != nil {
-		return 0, err
-	}
-	return k.awaitClient(ctx, s, failures)
+	k.o.Recorder.Event(v.pod, corev1.EventTypeNormal, "Upgraded",
+		fmt.Sprintf("Mount Pod %s has taken over with image %s; requests waited for %s", k.look(s).record.Pod, image, pause.Round(time.Millisecond)))
 }
 
-// rekey finds the share by what it is now.
-func (k *Keeper) rekey(s *share, key string) error {
-	before := k.look(s).record.Key
-	if err := k.save(s, func(r *shareRecord) { r.Key = key }); err != nil {
-		return err
+// rotation is a changed Secret of a share in use.
+type rotation struct {
+	secret mount.Secret
+	hash   string
+}
+
+// rotate notes that a repeated publish has brought another Secret, if that is all that has changed. The caller holds mu.
+func (k *Keeper) rotate(s *share, secret mount.Secret, hash, key string) bool {
+	if as, err := keyOf(s.record.Mount, hash); err != nil || as != key {
+		return false
 	}
+	if s.rotated == nil && time.Since(s.rotatedAt) > rotationPause {
+		s.rotated, s.rotatedAt = &rotation{secret: secret, hash: hash}, time.Now()
+		k.troubled.Add(s.id)
+	}
+	return true
+}
+
+// handOverSecret gives a changed Secret to a new client. If that cannot serve with it, the old one goes on with what it has. The caller holds the share's work.
+func (k *Keeper) handOverSecret(ctx context.Context, s *share) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.byKey[before] == s {
-		delete(k.byKey, before)
+	r := s.rotated
+	s.rotated = nil
+	pod, image := k.pod(s), s.record.Mount.Image
+	k.mu.Unlock()
+	if r == nil {
+		return
 	}
-	if k.byKey[key] == nil {
-		k.byKey[key] = s
+	v := k.look(s)
+	// A share whose Secret nobody has brought since the restart gets its first knowledge of it now.
+	volume := v.volume
+	volume.Secret = r.secret
+	k.change(s, func() { s.learn(r.secret) })
+	if _, err := k.succeed(ctx, s, volume, successor{Image: image, Secret: r.hash}); err != nil {
+		k.o.Log.WithField("session", s.id).WithError(err).Warn("changed secret not handed over")
+		if pod != nil {
+			k.o.Recorder.Event(pod, corev1.EventTypeWarning, "SecretNotHandedOver", "the volume's client goes on with the Secret that it has: "+err.Error())
+		}
 	}
-	return nil
 }
 
-// awaitClient waits until the next client serves. The end of the client before counts as one failure that is none.
-func (k *Keeper) awaitClient(ctx context.Context, s *share, failures int) (time.Duration, error) {
-	for {
-		k.mu.Lock()
-		changed, upgraded, pause, failed := s.changed, s.upgraded, s.pause, s.clientFailures-failures
-		pod, m := k.pod(s), s.record.Mount
-		k.mu.Unlock()
-		if upgraded {
-			return pause, nil
-		}
-		now, err := k.o.Broker.Status(s.id)
-		switch {
-		case err != nil:
-			return 0, err
-		case failed > 1 && now.Failure != nil:
-			return 0, now.Failure
-		case pod != nil && finished(pod):
-			return 0, &podError{trouble(pod, m)}
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return 0, k.unready(ctx, s)
-		}
+// generationArgs tell an agent its place among those of its session.
+func generationArgs(generation int) []string {
+	if generation == 0 {
+		return nil
 	}
+	return []string{"-generation", strconv.Itoa(generation)}
 }

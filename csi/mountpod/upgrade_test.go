@@ -3,8 +3,11 @@ package mountpod_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 
 	"github.com/sidemount/sidemount/csi/mountpod"
 	"github.com/sidemount/sidemount/csi/mountpod/mountpodtest"
+	"github.com/sidemount/sidemount/mount"
 )
 
 // beat reads through the mount all the time, and returns what ends that and tells of errors.
@@ -83,7 +87,7 @@ func TestUpgradeToAnImageThatCannotBePulledChangesNothing(t *testing.T) {
 	}
 }
 
-func TestUpgradeToAClientThatCannotServeReturnsToTheFormerImage(t *testing.T) {
+func TestUpgradeToAClientThatCannotServeChangesNothing(t *testing.T) {
 	n := mountpodtest.Start(t)
 	m := mountpodtest.Passthrough(t, "pv-1", n.Data, nil)
 	put(t, filepath.Join(n.Data, "hello"), "world\n")
@@ -105,4 +109,102 @@ func TestUpgradeToAClientThatCannotServeReturnsToTheFormerImage(t *testing.T) {
 	if image := n.Pods.All()[0].Spec.Containers[0].Image; image != m.Image {
 		t.Errorf("image %s, want %s", image, m.Image)
 	}
+}
+
+func TestChangedSecretIsHandedOverWhenThePublishIsRepeated(t *testing.T) {
+	n := mountpodtest.Start(t)
+	m := mountpodtest.Passthrough(t, "pv-1", n.Data, nil)
+	put(t, filepath.Join(n.Data, "hello"), "world\n")
+	m.Volume.Secret = mount.Secret{"password": "old"}
+	s := acquire(t, n, m, "one")
+	stop := beat(t, filepath.Join(s.Path, "hello"))
+	m.Volume.Secret = mount.Secret{"password": "new"}
+	if again := acquire(t, n, m, "one"); again.Session != s.Session {
+		t.Errorf("share %+v, want %+v", again, s)
+	}
+	eventually(t, "another pod has the session", func() bool {
+		now, _ := n.Find(filepath.Join(n.Dir, "kubelet", "one"))
+		pods := n.Pods.All()
+		return now.Pod != s.Pod && len(pods) == 1 && pods[0].Name == now.Pod
+	})
+	stop()
+	// Who comes with the new one shares it, also after a restart; and the next repetition changes nothing.
+	n.Restart()
+	before := n.Pods.Calls().Create
+	for _, user := range []string{"one", "two"} {
+		if again := acquire(t, n, m, user); again.Session != s.Session || again.Generation != s.Generation {
+			t.Errorf("share %+v, want the one of %+v", again, s)
+		}
+	}
+	if now := n.Pods.Calls().Create; now != before {
+		t.Errorf("%d pods were created", now-before)
+	}
+	if !slices.ContainsFunc(recorded(n), func(e string) bool { return strings.Contains(e, "ClientUpgraded") }) {
+		t.Error("nobody was told")
+	}
+}
+
+func recorded(n *mountpodtest.Node) []string {
+	var events []string
+	for len(n.Events.Events) > 0 {
+		events = append(events, <-n.Events.Events)
+	}
+	return events
+}
+
+func TestUpgradeIsSettledWhereverItsProcessDied(t *testing.T) {
+	died := true
+	for step := 0; died; step++ {
+		t.Run(fmt.Sprint("step ", step), func(t *testing.T) {
+			n := mountpodtest.Start(t)
+			m := mountpodtest.Passthrough(t, "pv-1", n.Data, nil)
+			put(t, filepath.Join(n.Data, "hello"), "world\n")
+			s := acquire(t, n, m, "one")
+			stop := beat(t, filepath.Join(s.Path, "hello"))
+			died = kill(t, n, step, func(ctx context.Context) {
+				if _, err := n.Upgrade(ctx, s.Session, "registry.example/client:2"); err != nil && !errors.Is(err, errKilled) {
+					t.Errorf("upgrade: %v", err)
+				}
+			})
+			eventually(t, "one pod serves", func() bool {
+				now, _ := n.Find(filepath.Join(n.Dir, "kubelet", "one"))
+				session, err := n.Session(s.Session)
+				pods := n.Pods.All()
+				return err == nil && session.Ready && len(pods) == 1 && pods[0].Name == now.Pod && pods[0].DeletionTimestamp == nil
+			})
+			stop()
+			if again := acquire(t, n, m, "one"); again.Session != s.Session || again.Generation != s.Generation {
+				t.Errorf("share %+v, want the one of %+v", again, s)
+			}
+		})
+	}
+}
+
+func TestEvictedMountPodIsReplacedAfterAnUpgrade(t *testing.T) {
+	n := mountpodtest.Start(t)
+	m := mountpodtest.Passthrough(t, "pv-1", n.Data, nil)
+	s := acquire(t, n, m, "one")
+	if _, err := n.Upgrade(within(t, soon), s.Session, m.Image); err != nil {
+		t.Fatal(err)
+	}
+	upgraded, _ := n.Find(filepath.Join(n.Dir, "kubelet", "one"))
+	n.Pods.Evict(upgraded.Pod)
+	eventually(t, "another pod serves", func() bool {
+		now, _ := n.Find(filepath.Join(n.Dir, "kubelet", "one"))
+		session, err := n.Session(s.Session)
+		return err == nil && session.Ready && now.Pod != upgraded.Pod
+	})
+}
+
+func TestAnnotationAsksForAnUpgrade(t *testing.T) {
+	n := mountpodtest.Start(t)
+	s := acquire(t, n, mountpodtest.Passthrough(t, "pv-1", n.Data, nil), "one")
+	n.Pods.Annotate(s.Pod, mountpod.UpgradeAnnotation, "registry.example/client:2")
+	eventually(t, "the pod has the image", func() bool {
+		pods := n.Pods.All()
+		return len(pods) == 1 && pods[0].Spec.Containers[0].Image == "registry.example/client:2" && pods[0].Annotations[mountpod.UpgradeAnnotation] == ""
+	})
+	eventually(t, "somebody is told", func() bool {
+		return slices.ContainsFunc(recorded(n), func(e string) bool { return strings.Contains(e, "Normal Upgraded Mount Pod") })
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -167,6 +168,16 @@ func (p *Pods) remove(name string, uid types.UID) {
 	}
 }
 
+// Annotate sets an annotation, as kubectl does.
+func (p *Pods) Annotate(name, key, value string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if run := p.pods[name]; run != nil {
+		run.pod.Annotations[key] = value
+		p.tell(run)
+	}
+}
+
 // Fail ends a pod for good, as the kubelet does when it evicts one.
 func (p *Pods) Fail(name, reason, message string) {
 	p.mu.Lock()
@@ -183,6 +194,15 @@ func (p *Pods) Kill(name string) {
 	defer p.mu.Unlock()
 	if run := p.pods[name]; run != nil {
 		run.shoot()
+	}
+}
+
+// Signal sends a signal to the agent of a pod, and not to its client.
+func (p *Pods) Signal(name string, signal syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if run := p.pods[name]; run != nil && run.agent != nil {
+		_ = run.agent.Signal(signal) // it may just have ended
 	}
 }
 

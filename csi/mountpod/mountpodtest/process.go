@@ -16,12 +16,14 @@ import (
 	"github.com/sidemount/sidemount/sidecar"
 )
 
-// process is a pod and the process that is its only container. The pods' mu guards pod, started and failure.
+// process is a pod and the process that is its only container. The pods' mu guards pod, started, failure and agent.
 type process struct {
 	pods    *Pods
 	pod     *corev1.Pod
 	started bool
 	failure *corev1.PodStatus
+	// agent is the running process, nil between two.
+	agent *os.Process
 	// end is closed when the pod is deleted; kill wants the present process killed.
 	end  chan struct{}
 	kill chan struct{}
@@ -91,6 +93,7 @@ func (r *process) once(restarts int) int {
 		return 128
 	}
 	r.status(func(s *corev1.PodStatus) {
+		r.agent = cmd.Process
 		s.Phase = corev1.PodRunning
 		s.ContainerStatuses = []corev1.ContainerStatus{{
 			Name: r.pod.Spec.Containers[0].Name, Image: r.pod.Spec.Containers[0].Image, RestartCount: int32(restarts),
@@ -103,6 +106,9 @@ func (r *process) once(restarts int) int {
 		close(ended)
 	}()
 	r.watch(cmd, ended)
+	r.pods.mu.Lock()
+	r.agent = nil
+	r.pods.mu.Unlock()
 	return cmd.ProcessState.ExitCode()
 }
 
