@@ -48,7 +48,7 @@ func (r *Resolver) claimSource(ctx context.Context, pod *corev1.Pod, volume, nam
 
 // boundSource is the volume that a claim is bound to, without its Secret.
 func boundSource(volume string, claim *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume, readOnly bool) Source {
-	return Source{
+	s := Source{
 		Name:              volume,
 		Handle:            pv.Spec.CSI.VolumeHandle,
 		Claim:             claim.Name,
@@ -62,6 +62,8 @@ func boundSource(volume string, claim *corev1.PersistentVolumeClaim, pv *corev1.
 		Annotations:       claim.Annotations,
 		AnnotationsObject: claimObject(claim.Namespace, claim.Name),
 	}
+	s.applyWish(pv.Annotations)
+	return s
 }
 
 func (r *Resolver) claim(ctx context.Context, pod *corev1.Pod, volume, name string, forPod bool) (*corev1.PersistentVolumeClaim, error) {

@@ -47,16 +47,24 @@ type Place struct {
 func Container(m Mount, p Place) (corev1.Container, []corev1.Volume) {
 	mounts, volumes := storage(m, p)
 	return corev1.Container{
-		Name:                     ContainerName(m.Volume.Name),
+		Name:                     GenerationName(m.Volume.Name, m.Generation),
 		Image:                    m.Image,
 		ImagePullPolicy:          corev1.PullIfNotPresent,
-		Command:                  append([]string{AgentPath, "run", "--"}, m.Argv...),
+		Command:                  command(m),
 		Resources:                *m.Resources.DeepCopy(),
 		SecurityContext:          securityContext(m, p),
 		VolumeMounts:             mounts,
 		TerminationMessagePath:   corev1.TerminationMessagePathDefault,
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 	}, volumes
+}
+
+func command(m Mount) []string {
+	argv := []string{AgentPath, "run"}
+	if m.Generation > 0 {
+		argv = append(argv, "-generation", strconv.Itoa(m.Generation))
+	}
+	return slices.Concat(argv, []string{"--"}, m.Argv)
 }
 
 // AgentVolume is the volume with the agent's executable, which every client container mounts.

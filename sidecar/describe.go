@@ -39,6 +39,8 @@ type Source struct {
 	MountPod bool
 	// Outline leaves the Secret out: what it describes is a sidecar's outside.
 	Outline bool
+	// Wish is what the PersistentVolume's annotations ask for; it is in Attributes and MountOptions already.
+	Wish string
 	// Tenant means that the attributes were written by the pod's author and not by an administrator.
 	Tenant bool
 }
@@ -76,6 +78,7 @@ func (s Source) common(image string) (m Mount, err error) {
 		Volume:           mount.Volume{ID: mount.VolumeID(s.Handle), Name: s.Name},
 		Claim:            s.Claim,
 		PersistentVolume: s.PersistentVolume,
+		Wish:             s.Wish,
 		Warnings:         s.annotationWarnings(),
 	}
 	var warning string

@@ -117,7 +117,7 @@ func (i injector) done(mounts []Mount) bool {
 		return false
 	}
 	for _, m := range mounts {
-		isSidecar := func(c corev1.Container) bool { return c.Name == ContainerName(m.Volume.Name) }
+		isSidecar := func(c corev1.Container) bool { return c.Name == GenerationName(m.Volume.Name, m.Generation) }
 		if !slices.ContainsFunc(i.pod.Spec.InitContainers, isSidecar) || !i.redirected(m) {
 			return false
 		}
@@ -129,17 +129,23 @@ func addVolume(pod *corev1.Pod, v ...corev1.Volume) {
 	pod.Spec.Volumes = append(pod.Spec.Volumes, v...)
 }
 
-// sidecar adds the volumes of a client to the pod and returns its container as a native sidecar.
+// sidecar adds the volumes of a client to the pod and returns its container.
 func (i injector) sidecar(m Mount) corev1.Container {
+	c, volumes := i.build(m)
+	addVolume(i.pod, volumes...)
+	return c
+}
+
+// build returns a client's container as a native sidecar, and its volumes.
+func (i injector) build(m Mount) (corev1.Container, []corev1.Volume) {
 	// AppArmor is asked for only where the pod proves that the node has it.
 	security := i.pod.Spec.SecurityContext
 	p := i.session(m)
 	p.AppArmor = security != nil && security.AppArmorProfile != nil
 	c, volumes := Container(m, p)
-	addVolume(i.pod, volumes...)
 	always := corev1.ContainerRestartPolicyAlways
 	c.RestartPolicy = &always
-	return c
+	return c, volumes
 }
 
 // collides finds names of the pod that its sidecars need.
@@ -153,7 +159,7 @@ func (i injector) collides(mounts []Mount) error {
 	}
 	containers, volumes := i.names(mounts)
 	for _, m := range mounts {
-		containers = append(containers, ContainerName(m.Volume.Name))
+		containers = append(containers, GenerationName(m.Volume.Name, m.Generation))
 	}
 	for _, name := range containers {
 		if taken[name] {

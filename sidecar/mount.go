@@ -21,6 +21,10 @@ type Mount struct {
 	Image string
 	// Argv starts the client in that image.
 	Argv []string
+	// Generation counts the sidecars that the volume has had in its pod; 0 is the first one.
+	Generation int
+	// Wish is what annotations of the PersistentVolume say about the client. When it changes, a running client is to be replaced.
+	Wish string
 	// Resources are the sidecar's requests and limits.
 	Resources corev1.ResourceRequirements
 	// HostPaths are directories of the host that the client sees at the same path, clean and absolute.

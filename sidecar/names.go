@@ -3,6 +3,7 @@ package sidecar
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -41,6 +42,15 @@ func GuestSession(volume string) mount.SessionID { return SessionID("", volume) 
 // hash where it has to be.
 func ContainerName(volume string) string {
 	return dnsLabel(prefix + volume)
+}
+
+// GenerationName returns the name of the container of one of several generations of a volume's sidecar; that of the first is ContainerName. No
+// other volume's sidecar can have it, because the name of a volume does not begin with a dash.
+func GenerationName(volume string, generation int) string {
+	if generation == 0 {
+		return ContainerName(volume)
+	}
+	return dnsLabel(prefix + "-" + strconv.Itoa(generation) + "-" + volume)
 }
 
 // dnsLabel returns name if it is short enough, otherwise its beginning and a hash of the whole.

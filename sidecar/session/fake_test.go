@@ -20,6 +20,9 @@ type memoryBroker struct {
 	sessions map[mount.SessionID]broker.Session
 	requests map[mount.SessionID][]broker.Request
 	refuse   error
+	// handOver answers Upgrade; nil hands over at once.
+	handOver func(ctx context.Context, id mount.SessionID, next broker.Successor) (time.Duration, error)
+	upgrades []broker.Successor
 }
 
 func newMemoryBroker() *memoryBroker {
@@ -56,6 +59,29 @@ func (b *memoryBroker) Status(id mount.SessionID) (broker.Session, error) {
 		return s, fmt.Errorf("session %s: %w", id, mount.ErrNotFound)
 	}
 	return s, nil
+}
+
+func (b *memoryBroker) Upgrade(ctx context.Context, id mount.SessionID, next broker.Successor) (time.Duration, error) {
+	b.mu.Lock()
+	b.upgrades = append(b.upgrades, next)
+	handOver := b.handOver
+	b.mu.Unlock()
+	pause := 7 * time.Millisecond
+	if handOver != nil {
+		var err error
+		if pause, err = handOver(ctx, id, next); err != nil {
+			return 0, err
+		}
+	}
+	b.set(id, func(s *broker.Session) { s.Generation = next.Generation })
+	return pause, nil
+}
+
+// upgraded returns what the sessions were to be handed over to.
+func (b *memoryBroker) upgraded() []broker.Successor {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]broker.Successor(nil), b.upgrades...)
 }
 
 func (b *memoryBroker) SocketDir(id mount.SessionID) string {

@@ -24,6 +24,7 @@ type Broker interface {
 	Open(ctx context.Context, r broker.Request) (broker.Session, error)
 	Close(ctx context.Context, id mount.SessionID, grace time.Duration) error
 	Status(id mount.SessionID) (broker.Session, error)
+	Upgrade(ctx context.Context, id mount.SessionID, next broker.Successor) (time.Duration, error)
 	SocketDir(id mount.SessionID) string
 }
 
@@ -46,14 +47,24 @@ type Options struct {
 	Recorder record.EventRecorder
 	// Wake tells the engine that something has changed for the pod. It must not block.
 	Wake func(pod types.UID)
+	// Again has the engine prepare the pod anew, as after a change of it. It must not block.
+	Again func(pod types.UID)
+	// Waiting says why a container of the pod does not run, "" if it runs or nothing is known. Nil knows nothing.
+	Waiting func(pod types.UID, container string) string
+	// UpgradeTimeout is how long the client that shall take a volume over may take to get ready, its image's pull included. Default 5 min.
+	UpgradeTimeout time.Duration
+	// Poll is the pause between two looks at the PersistentVolumes of running pods, whose annotations may ask for other clients. Default 1 min.
+	Poll time.Duration
 }
 
 // Keeper keeps the sessions of pods. Its methods may be called from any goroutine.
 type Keeper struct {
 	options Options
-	memory  memory
+	memory  *memory
 	// troubled has the sessions that need their volume anew.
 	troubled workqueue.TypedRateLimitingInterface[mount.SessionID]
+	// planned wakes who hands sessions over.
+	planned chan struct{}
 
 	// mu guards held.
 	mu   sync.Mutex
@@ -66,6 +77,14 @@ type holding struct {
 	volume string
 	// warned says that the warnings about the volume have been told.
 	warned bool
+	// generation is that of the sidecar that has the session.
+	generation int
+	// next is the client that shall take over, with its volume's secret, and upgrading says that this is under way.
+	next      *sidecar.Mount
+	upgrading bool
+	// lost: the session was lost while the pod ran, and with it the application's open files.
+	lost    bool
+	outcome *outcome
 }
 
 const (
@@ -78,20 +97,34 @@ const (
 
 // New checks the options; errors wrap ErrOptions.
 func New(o Options) (*Keeper, error) {
-	if o.Resolver == nil || o.Broker == nil || o.AgentDir == "" || o.TargetDir == nil || o.StateDir == "" || o.Recorder == nil || o.Wake == nil {
+	if o.Resolver == nil || o.Broker == nil || o.AgentDir == "" || o.TargetDir == nil || o.StateDir == "" || o.Recorder == nil || o.Wake == nil || o.Again == nil {
 		return nil, fmt.Errorf("keeper of sessions: %w", ErrOptions)
+	}
+	if o.Waiting == nil {
+		o.Waiting = func(types.UID, string) string { return "" }
+	}
+	if o.UpgradeTimeout == 0 {
+		o.UpgradeTimeout = 5 * time.Minute
+	}
+	if o.Poll == 0 {
+		o.Poll = time.Minute
 	}
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[mount.SessionID](retryLeast, retryMost)
 	return &Keeper{
 		options:  o,
-		memory:   memory{dir: o.StateDir},
+		memory:   &memory{dir: o.StateDir},
+		planned:  make(chan struct{}, 1),
 		troubled: workqueue.NewTypedRateLimitingQueue(limiter),
 		held:     map[mount.SessionID]holding{},
 	}, nil
 }
 
-// Run mends sessions until ctx ends. It is to be called once.
+// Run mends sessions and replaces clients until ctx ends. It is to be called once.
 func (k *Keeper) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { k.upgradeAll(ctx) })
+	running.Go(func() { k.watchWishes(ctx) })
 	stop := context.AfterFunc(ctx, k.troubled.ShutDown)
 	defer stop()
 	for {
@@ -105,56 +138,117 @@ func (k *Keeper) Run(ctx context.Context) error {
 }
 
 // Prepare opens the pod's sessions and returns the pod with their sidecars, or the pod itself if it has no volume of ours. It is
-// idempotent. An error about a volume is a *sidecar.Error.
+// idempotent. An error about a volume is a *sidecar.Error. If the pod or a PersistentVolume asks for another client, its sidecar is added
+// beside the present one, and the session is handed over when it is ready.
 func (k *Keeper) Prepare(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
-	mounts, err := k.mountsOf(ctx, pod)
-	if err != nil || len(mounts) == 0 {
+	all, err := k.volumesOf(ctx, pod)
+	if err != nil || len(all) == 0 {
 		return pod, err
 	}
-	prepared, err := sidecar.Inject(pod, mounts, sidecar.InjectOptions{
+	options := sidecar.InjectOptions{
 		AgentDir:   k.options.AgentDir,
 		SessionDir: func(volume string) string { return k.options.Broker.SocketDir(sidecar.SessionID(pod.UID, volume)) },
 		TargetDir:  func(volume string) string { return k.options.TargetDir(pod.UID, volume) },
-	})
+	}
+	mounts := make([]sidecar.Mount, len(all))
+	for i := range all {
+		mounts[i] = all[i].Mount
+	}
+	out, err := sidecar.Inject(pod, mounts, options)
 	if err != nil {
 		return nil, err
 	}
-	return prepared, nil
+	for i := range all {
+		if all[i].Next == nil {
+			continue
+		}
+		if err := sidecar.InjectNext(out, *all[i].Next, options); err != nil {
+			k.conclude(pod, all[i], "", err)
+			continue
+		}
+		k.begin(pod, *all[i].Next)
+	}
+	return out, nil
 }
 
-// mountsOf resolves the pod's volumes and opens their sessions. If they cannot be resolved although the pod runs with them, what
+// volumesOf resolves the pod's volumes and opens their sessions. If they cannot be resolved although the pod runs with them, what
 // it was prepared with must do: a running pod does not depend on objects that may be gone.
-func (k *Keeper) mountsOf(ctx context.Context, pod *corev1.Pod) ([]sidecar.Mount, error) {
+func (k *Keeper) volumesOf(ctx context.Context, pod *corev1.Pod) ([]prepared, error) {
+	known, err := k.memory.read(pod.UID)
+	if err != nil {
+		log.G(ctx).WithError(err).Warn("what the pod was prepared with is unknown")
+	}
 	mounts, err := k.options.Resolver.Resolve(ctx, pod)
 	if err != nil {
-		if known, ok := k.recall(pod); ok {
-			log.G(ctx).WithError(err).Warn("volumes cannot be resolved any more, the pod keeps those that it has")
-			k.hold(pod, known)
-			return known, nil
+		if !k.live(pod, known) {
+			return nil, err
 		}
-		return nil, err
+		log.G(ctx).WithError(err).Warn("volumes cannot be resolved any more, the pod keeps those that it has")
+		k.cannot(pod, known, err)
+		k.hold(pod, known)
+		return known, nil
 	}
 	if len(mounts) == 0 {
 		return nil, nil
 	}
-	k.hold(pod, mounts)
+	all := make([]prepared, len(mounts))
+	for i, m := range mounts {
+		all[i] = k.merge(pod, m, find(known, m.Volume.Name))
+	}
+	k.hold(pod, all)
 	var group errgroup.Group
-	for _, m := range mounts {
-		group.Go(func() error { return k.open(ctx, pod, m) })
+	for _, p := range all {
+		group.Go(func() error { return k.open(ctx, pod, p.Mount) })
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	return mounts, k.memory.write(pod.UID, mounts)
+	return all, k.memory.change(pod.UID, func([]prepared) []prepared { return all })
+}
+
+// merge decides what serves a volume: a client that has served stays as it is until it is replaced on purpose.
+func (k *Keeper) merge(pod *corev1.Pod, fresh sidecar.Mount, known *prepared) prepared {
+	if known == nil {
+		return prepared{Mount: fresh, Asked: pod.Annotations[UpgradeAnnotation]}
+	}
+	p := *known
+	status, err := k.options.Broker.Status(sidecar.SessionID(pod.UID, fresh.Volume.Name))
+	if err != nil || status.State == mount.Mounted || status.State == mount.Requested {
+		// Nobody serves, so nobody is disturbed; the sidecar that is there stays the one that may.
+		fresh.Generation = p.Generation
+		p.Mount, p.Next = fresh, nil
+		return p
+	}
+	secret := fresh.Volume.Secret
+	switch {
+	case p.Next != nil:
+		next := *p.Next
+		next.Volume.Secret = secret
+		p.Next = &next
+	case k.wanted(pod, fresh, p):
+		k.plan(pod, fresh, &p)
+	}
+	p.Volume.Secret, p.Warnings = secret, fresh.Warnings
+	return p
+}
+
+func find(all []prepared, volume string) *prepared {
+	for i := range all {
+		if all[i].Volume.Name == volume {
+			return &all[i]
+		}
+	}
+	return nil
 }
 
 func (k *Keeper) open(ctx context.Context, pod *corev1.Pod, m sidecar.Mount) error {
 	_, err := k.options.Broker.Open(ctx, broker.Request{
-		ID:     sidecar.SessionID(pod.UID, m.Volume.Name),
-		Target: k.options.TargetDir(pod.UID, m.Volume.Name),
-		Volume: m.Volume,
-		UID:    uint32(m.UID),
-		GID:    uint32(m.GID),
+		ID:         sidecar.SessionID(pod.UID, m.Volume.Name),
+		Target:     k.options.TargetDir(pod.UID, m.Volume.Name),
+		Volume:     m.Volume,
+		UID:        uint32(m.UID),
+		GID:        uint32(m.GID),
+		Generation: m.Generation,
 	})
 	if err != nil {
 		return fmt.Errorf("volume %q: %w", m.Volume.Name, err)
@@ -162,43 +256,44 @@ func (k *Keeper) open(ctx context.Context, pod *corev1.Pod, m sidecar.Mount) err
 	return nil
 }
 
-// recall returns what the pod was prepared with, if all its sessions live.
-func (k *Keeper) recall(pod *corev1.Pod) ([]sidecar.Mount, bool) {
-	mounts, err := k.memory.read(pod.UID)
-	if err != nil || len(mounts) == 0 {
-		return nil, false
-	}
-	for _, m := range mounts {
-		if _, err := k.options.Broker.Status(sidecar.SessionID(pod.UID, m.Volume.Name)); err != nil {
-			return nil, false
+// live tells whether all sessions of what the pod was prepared with are there.
+func (k *Keeper) live(pod *corev1.Pod, known []prepared) bool {
+	for _, p := range known {
+		if _, err := k.options.Broker.Status(sidecar.SessionID(pod.UID, p.Volume.Name)); err != nil {
+			return false
 		}
 	}
-	return mounts, true
+	return len(known) > 0
 }
 
 // hold notes whose sessions these are, before they open, and tells the warnings about their volumes once.
-func (k *Keeper) hold(pod *corev1.Pod, mounts []sidecar.Mount) {
+func (k *Keeper) hold(pod *corev1.Pod, all []prepared) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, m := range mounts {
-		id := sidecar.SessionID(pod.UID, m.Volume.Name)
-		if !k.held[id].warned {
-			for _, warning := range m.Warnings {
+	for _, p := range all {
+		id := sidecar.SessionID(pod.UID, p.Volume.Name)
+		h := k.held[id]
+		if !h.warned {
+			for _, warning := range p.Warnings {
 				k.options.Recorder.Event(pod, corev1.EventTypeWarning, "VolumeSettingIgnored", warning)
 			}
 		}
-		k.held[id] = holding{pod: pod, volume: m.Volume.Name, warned: true}
+		h.pod, h.volume, h.warned, h.generation, h.outcome = pod, p.Volume.Name, true, p.Generation, p.Outcome
+		k.held[id] = h
 	}
 }
 
-// Started reports whether the session of an injected sidecar is ready, and if not, why its client fails. It does not block.
+// Started reports whether the session of an injected sidecar is ready, and if not, why its client fails. Nobody waits for a sidecar that
+// shall take over. It does not block.
 func (k *Keeper) Started(pod *corev1.Pod, container string) (started bool, failure string) {
 	for i := range pod.Spec.Volumes {
 		name := pod.Spec.Volumes[i].Name
-		if sidecar.ContainerName(name) != container {
+		id := sidecar.SessionID(pod.UID, name)
+		h, _ := k.find(id)
+		if sidecar.GenerationName(name, h.generation) != container {
 			continue
 		}
-		s, err := k.options.Broker.Status(sidecar.SessionID(pod.UID, name))
+		s, err := k.options.Broker.Status(id)
 		switch {
 		case err != nil:
 			return false, fmt.Sprintf("volume %q: %v", name, err)

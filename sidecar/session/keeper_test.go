@@ -46,6 +46,7 @@ var _ = Describe("A keeper of sessions", func() {
 		resolver *objects
 		recorder *record.FakeRecorder
 		woken    chan types.UID
+		again    chan types.UID
 		state    string
 		keeper   *Keeper
 		pod      *corev1.Pod
@@ -58,6 +59,8 @@ var _ = Describe("A keeper of sessions", func() {
 			Resolver: resolver, Broker: held, AgentDir: "/var/lib/sidemount/bin", StateDir: state, Recorder: recorder,
 			TargetDir: func(uid types.UID, volume string) string { return filepath.Join("/pods", string(uid), volume) },
 			Wake:      func(uid types.UID) { woken <- uid },
+			Again:     func(uid types.UID) { again <- uid },
+			Poll:      50 * time.Millisecond,
 		})
 		Expect(err).NotTo(HaveOccurred())
 		return k
@@ -66,7 +69,7 @@ var _ = Describe("A keeper of sessions", func() {
 	BeforeEach(func() {
 		held, resolver = newMemoryBroker(), &objects{}
 		recorder = record.NewFakeRecorder(100)
-		woken = make(chan types.UID, 100)
+		woken, again = make(chan types.UID, 100), make(chan types.UID, 100)
 		state = filepath.Join(GinkgoT().TempDir(), "prepared")
 		pod = podWithVolume()
 		id = sidecar.SessionID(pod.UID, "data")
@@ -219,11 +222,177 @@ var _ = Describe("A keeper of sessions", func() {
 		Consistently(func() error { _, err := held.Status(id); return err }, "300ms").Should(MatchError(mount.ErrNotFound))
 	})
 
+	// serving marks the session as one whose client has served.
+	serving := func() {
+		held.set(id, func(s *broker.Session) { s.State, s.Ready = mount.Attached, true })
+	}
+
+	names := func(p *corev1.Pod) (names []string) {
+		for _, c := range p.Spec.InitContainers {
+			names = append(names, c.Name)
+		}
+		return names
+	}
+
+	condition := func() corev1.PodCondition {
+		for _, c := range keeper.Conditions(pod) {
+			if c.Type == ClientUpgraded {
+				return c
+			}
+		}
+		return corev1.PodCondition{}
+	}
+
+	// ask has the pod ask for another client of an image that the volume has now.
+	ask := func(value, image string) {
+		m := dataMount("redis://user:geheim@meta/1")
+		m.Image = image
+		resolver.set([]sidecar.Mount{m}, nil)
+		pod = pod.DeepCopy()
+		pod.Annotations = map[string]string{UpgradeAnnotation: value}
+	}
+
+	It("replaces the client when the pod asks for it, and leaves only the new one", func() {
+		run()
+		prepare()
+		serving()
+		ask("once", "client:2")
+		both := prepare()
+		Expect(names(both)).To(Equal([]string{"sidemount-data", "sidemount--1-data"}))
+		Expect(both.Spec.InitContainers[0].Image).To(Equal("client:1"))
+		Expect(both.Spec.InitContainers[1].Image).To(Equal("client:2"))
+		Expect(both.Spec.InitContainers[1].Command).To(ContainElements("-generation", "1"))
+		Eventually(again).Should(Receive(Equal(pod.UID)))
+		Expect(names(prepare())).To(Equal([]string{"sidemount--1-data"}))
+		Expect(held.upgraded()).To(ConsistOf(And(HaveField("Generation", 1), HaveField("Volume.Secret", HaveKey("metaurl")))))
+		Expect(condition()).To(And(HaveField("Status", corev1.ConditionTrue), HaveField("Message", HaveSuffix("requests waited for 7 ms [once]"))))
+		Expect(drain(recorder)).To(ContainElement(`Normal ClientUpgraded volume "data": the client was upgraded from client:1 to client:2; requests waited for 7 ms`))
+		keeper = restarted()
+		Expect(names(prepare())).To(Equal([]string{"sidemount--1-data"}), "a new process knows as much")
+		Expect(condition().Message).To(HaveSuffix("[once]"))
+		started, _ := keeper.Started(pod, "sidemount--1-data")
+		Expect(started).To(BeTrue())
+	})
+
+	It("keeps the client when the next one fails, says so, and does not try again by itself", func() {
+		run()
+		prepare()
+		serving()
+		held.handOver = func(context.Context, mount.SessionID, broker.Successor) (time.Duration, error) {
+			return 0, errors.New("the next client cannot start: exec format error")
+		}
+		ask("bad", "client:broken")
+		prepare()
+		Eventually(again).Should(Receive())
+		Expect(names(prepare())).To(Equal([]string{"sidemount-data"}))
+		Expect(condition()).To(And(HaveField("Status", corev1.ConditionFalse), HaveField("Message", ContainSubstring("exec format error [bad]"))))
+		Consistently(held.upgraded, "300ms").Should(HaveLen(1))
+		held.handOver = nil
+		ask("good", "client:2")
+		Expect(names(prepare())).To(Equal([]string{"sidemount-data", "sidemount--2-data"}), "the number of the one that failed is not used again")
+	})
+
+	It("follows the annotations of the PersistentVolume", func() {
+		run()
+		prepare()
+		serving()
+		m := dataMount("redis://meta/1")
+		m.Image, m.Wish = "client:9", "image=client:9 options="
+		resolver.set([]sidecar.Mount{m}, nil)
+		Eventually(again, "5s").Should(Receive(Equal(pod.UID)))
+		Expect(names(prepare())).To(Equal([]string{"sidemount-data", "sidemount--1-data"}))
+		Eventually(held.upgraded).Should(HaveLen(1))
+		Eventually(condition).Should(HaveField("Status", corev1.ConditionTrue))
+		prepare()
+		drainIDs(again)
+		Consistently(again, "300ms").ShouldNot(Receive())
+	})
+
+	It("does not disturb a running pod because the node's default image has changed", func() {
+		run()
+		prepare()
+		serving()
+		m := dataMount("redis://meta/1")
+		m.Image = "client:default-of-a-newer-node"
+		resolver.set([]sidecar.Mount{m}, nil)
+		Consistently(again, "300ms").ShouldNot(Receive())
+		keeper = restarted()
+		Expect(prepare().Spec.InitContainers[0].Image).To(Equal("client:1"))
+	})
+
+	It("goes on with an upgrade that an earlier process has begun", func() {
+		prepare()
+		serving()
+		ask("once", "client:2")
+		prepare()
+		keeper = restarted()
+		run()
+		Expect(names(prepare())).To(Equal([]string{"sidemount-data", "sidemount--1-data"}))
+		Eventually(condition).Should(HaveField("Status", corev1.ConditionTrue))
+		Expect(held.upgraded()).To(ConsistOf(HaveField("Volume.Secret", HaveKey("metaurl"))))
+	})
+
+	It("refuses what cannot change below an application", func() {
+		run()
+		prepare()
+		serving()
+		m := dataMount("redis://meta/1")
+		m.Volume.Options = []string{"subdir=/other"}
+		resolver.set([]sidecar.Mount{m}, nil)
+		pod.Annotations = map[string]string{UpgradeAnnotation: "data/1"}
+		Expect(names(prepare())).To(Equal([]string{"sidemount-data"}))
+		Expect(condition()).To(And(HaveField("Status", corev1.ConditionFalse), HaveField("Message", ContainSubstring("subdirectory"))))
+		Expect(held.upgraded()).To(BeEmpty())
+	})
+
+	It("answers who asks although the volume cannot be resolved", func() {
+		run()
+		prepare()
+		serving()
+		resolver.set(nil, &sidecar.Error{Reason: sidecar.ReasonSecretNotFound, Object: "Secret shop/data", Message: "is not found"})
+		pod.Annotations = map[string]string{UpgradeAnnotation: "x"}
+		Expect(names(prepare())).To(Equal([]string{"sidemount-data"}))
+		Expect(condition()).To(And(HaveField("Status", corev1.ConditionFalse), HaveField("Message", And(ContainSubstring("is not found"), HaveSuffix("[x]")))))
+	})
+
+	It("leaves volumes alone that the pod does not name", func() {
+		prepare()
+		serving()
+		pod.Annotations = map[string]string{UpgradeAnnotation: "other/1"}
+		Expect(names(prepare())).To(Equal([]string{"sidemount-data"}))
+		Expect(condition().Type).To(BeEmpty())
+	})
+
+	It("tells in a condition whether the volumes are served", func() {
+		ready := func() corev1.PodCondition { return keeper.Conditions(pod)[0] }
+		Expect(keeper.Conditions(pod)).To(BeEmpty())
+		prepare()
+		serving()
+		Expect(ready()).To(And(HaveField("Type", VolumesReady), HaveField("Status", corev1.ConditionTrue)))
+		held.set(id, func(s *broker.Session) {
+			s.State, s.Ready, s.Failure = mount.Orphaned, false, errors.New("the client has ended: oom")
+		})
+		Expect(ready()).To(And(HaveField("Status", corev1.ConditionFalse), HaveField("Reason", "ClientAway"), HaveField("Message", ContainSubstring("oom"))))
+		held.lose(id)
+		keeper.Notify(broker.Event{Session: id, Reason: broker.SessionLost, Message: "the mount was lost"})
+		Expect(ready()).To(And(HaveField("Status", corev1.ConditionFalse), HaveField("Reason", "OpenFilesLost")))
+	})
+
 	It("needs all of its options", func() {
 		_, err := New(Options{})
 		Expect(err).To(MatchError(ErrOptions))
 	})
 })
+
+func drainIDs(c chan types.UID) {
+	for {
+		select {
+		case <-c:
+		default:
+			return
+		}
+	}
+}
 
 func drain(r *record.FakeRecorder) []string {
 	var events []string

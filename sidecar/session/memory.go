@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -14,18 +16,73 @@ import (
 
 // memory keeps what pods were prepared with over a restart of this process, without the secrets of their volumes: with them in
 // the clients' memory already, the pods need them no more.
-type memory struct{ dir string }
+type memory struct {
+	dir string
+	mu  sync.Mutex // held from reading to writing
+}
 
-func (m memory) path(uid types.UID) string {
+// prepared is what is remembered of one volume of a pod.
+type prepared struct {
+	// Mount is what the sidecar was made from.
+	sidecar.Mount
+	// Next is what the sidecar is made from that shall take over, nil if none shall.
+	Next *sidecar.Mount `json:"next,omitempty"`
+	// Highest is the highest generation that a sidecar of the volume has had.
+	Highest int `json:"highest,omitempty"`
+	// Asked is the last upgrade that somebody has asked for, and Refused the wish of the PersistentVolume that could not be fulfilled.
+	Asked   string `json:"asked,omitempty"`
+	Refused string `json:"refused,omitempty"`
+	// Outcome is what became of the last upgrade.
+	Outcome *outcome `json:"outcome,omitempty"`
+}
+
+func (m *memory) path(uid types.UID) string {
 	return filepath.Join(m.dir, filepath.Base(string(uid))+".json")
 }
 
-// write replaces the file as a whole.
-func (m memory) write(uid types.UID, mounts []sidecar.Mount) (err error) {
-	kept := make([]sidecar.Mount, len(mounts))
-	for i, mount := range mounts {
-		mount.Volume.Secret = nil
-		kept[i] = mount
+// change replaces what is remembered of a pod, as a whole.
+func (m *memory) change(uid types.UID, to func([]prepared) []prepared) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known, err := m.load(uid)
+	if err != nil {
+		return err
+	}
+	return m.store(uid, to(known))
+}
+
+// read returns nothing for a pod that is not known.
+func (m *memory) read(uid types.UID) ([]prepared, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.load(uid)
+}
+
+// update changes what is remembered of one volume, if the pod is known with it.
+func (m *memory) update(uid types.UID, volume string, change func(*prepared)) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known, err := m.load(uid)
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(known, func(p prepared) bool { return p.Volume.Name == volume })
+	if at < 0 {
+		return nil
+	}
+	change(&known[at])
+	return m.store(uid, known)
+}
+
+func (m *memory) store(uid types.UID, all []prepared) error {
+	kept := slices.Clone(all)
+	for i := range kept {
+		kept[i].Volume.Secret = nil
+		if next := kept[i].Next; next != nil {
+			bare := *next
+			bare.Volume.Secret = nil
+			kept[i].Next = &bare
+		}
 	}
 	data, err := json.Marshal(kept)
 	if err != nil {
@@ -44,8 +101,7 @@ func (m memory) write(uid types.UID, mounts []sidecar.Mount) (err error) {
 	return nil
 }
 
-// read returns nothing for a pod that is not known.
-func (m memory) read(uid types.UID) ([]sidecar.Mount, error) {
+func (m *memory) load(uid types.UID) ([]prepared, error) {
 	data, err := os.ReadFile(m.path(uid))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -53,14 +109,16 @@ func (m memory) read(uid types.UID) ([]sidecar.Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("recall volumes of pod %s: %w", uid, err)
 	}
-	var mounts []sidecar.Mount
-	if err := json.Unmarshal(data, &mounts); err != nil {
+	var known []prepared
+	if err := json.Unmarshal(data, &known); err != nil {
 		return nil, fmt.Errorf("recall volumes of pod %s: %w", uid, err)
 	}
-	return mounts, nil
+	return known, nil
 }
 
-func (m memory) remove(uid types.UID) error {
+func (m *memory) remove(uid types.UID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if err := os.Remove(m.path(uid)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("forget volumes of pod %s: %w", uid, err)
 	}

@@ -22,6 +22,7 @@ func (k *Keeper) Notify(e broker.Event) {
 	k.tell(h, e)
 	switch e.Reason {
 	case broker.SessionLost:
+		k.markLost(e.Session)
 		k.troubled.Add(e.Session)
 	case broker.ClientFailed:
 		k.troubled.AddRateLimited(e.Session)
@@ -29,6 +30,16 @@ func (k *Keeper) Notify(e broker.Event) {
 		k.troubled.Forget(e.Session)
 	}
 	k.options.Wake(h.pod.UID)
+}
+
+// markLost remembers that the application has lost its open files.
+func (k *Keeper) markLost(id mount.SessionID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if h, ok := k.held[id]; ok {
+		h.lost = true
+		k.held[id] = h
+	}
 }
 
 // tell records what the user of the pod should know. A client that fails before it has ever served is not told here: the pod
@@ -91,6 +102,7 @@ func (k *Keeper) reopen(ctx context.Context, h holding) error {
 	}
 	for _, m := range mounts {
 		if m.Volume.Name == h.volume {
+			m.Generation = h.generation
 			return k.open(ctx, h.pod, m)
 		}
 	}
