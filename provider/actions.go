@@ -20,6 +20,7 @@ const (
 	killPostStart killReason = "FailedPostStartHook"
 	killSandbox   killReason = "SandboxDied"
 	killResize    killReason = "Resize"
+	killRetired   killReason = "Retired"
 )
 
 // view is all that decides what a pod needs next.
@@ -87,6 +88,7 @@ func computeActions(v view) actions {
 		v.sandboxActions(&a, sandbox, ok)
 		return a
 	}
+	v.retire(&a, sandbox)
 	v.ephemeralActions(&a, sandbox)
 	if v.initActions(&a, sandbox) {
 		v.appActions(&a, sandbox)
@@ -94,7 +96,7 @@ func computeActions(v view) actions {
 	if a.done {
 		return actions{done: true}
 	}
-	a.remove = garbage(v.state)
+	a.remove = garbage(v.state, v.retired)
 	return a
 }
 
@@ -119,6 +121,20 @@ func (v view) sandboxActions(a *actions, old cri.Sandbox, exists bool) {
 		a.stopSandboxes = append(a.stopSandboxes, s.ID)
 	}
 	a.createSandbox = true
+}
+
+// retire ends injected sidecars that the pod has no more: another one has taken over.
+func (v view) retire(a *actions, s cri.Sandbox) {
+	for _, c := range liveContainers(v.state) {
+		if c.SandboxID == s.ID && v.retired(c.Name) && !v.busy[c.Name] {
+			a.kill = append(a.kill, kill{c, killRetired, fmt.Sprintf("Stopping container %s, another one has taken over", c.Name)})
+		}
+	}
+}
+
+func (v view) retired(name string) bool {
+	c, _ := findContainer(v.pod, name)
+	return c == nil && v.injected(name)
 }
 
 // neverAgain reports whether a pod that lost its sandbox has nothing to run in a new one.
@@ -319,13 +335,17 @@ func (v view) startOne(a *actions, c *corev1.Container, kind containerKind) {
 }
 
 // garbage returns the dead containers of a pod that nobody needs: of each name, the newest two are kept, one for the state and
-// one for the last termination and the previous log.
-func garbage(p cri.Pod) []cri.Container {
+// one for the last termination and the previous log. Of retired sidecars, all together, it is the newest two as well.
+func garbage(p cri.Pod, retired func(name string) bool) []cri.Container {
 	var old []cri.Container
 	seen := make(map[string]int, len(p.Containers))
 	for _, c := range p.Containers {
-		seen[c.Name]++
-		if seen[c.Name] > 2 && !isLive(c) {
+		name := c.Name
+		if retired(name) {
+			name = ""
+		}
+		seen[name]++
+		if seen[name] > 2 && !isLive(c) {
 			old = append(old, c)
 		}
 	}

@@ -60,6 +60,8 @@ type actor struct {
 	// running is the pod as it runs, nil before it has been prepared; prepared is the API's pod that it was made from.
 	running  *corev1.Pod
 	prepared *corev1.Pod
+	// again says that the Preparer wants to be asked once more.
+	again bool
 	// mounted says that the volumes have been set up; mountedOf is the pod that they were last set up for.
 	mounted   bool
 	mountedOf *corev1.Pod
@@ -164,6 +166,7 @@ func (a *actor) read(m mail) {
 	}
 	a.absent = a.absent || m.absent
 	a.stale = a.stale || m.dirty
+	a.again = a.again || m.again
 	if m.wake {
 		clear(a.retries)
 		for _, c := range a.containers {

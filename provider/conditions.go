@@ -33,6 +33,7 @@ func (f facts) setConditions(s *corev1.PodStatus) {
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
 	}
 	conditions = append(conditions, f.resizing...)
+	conditions = append(conditions, f.more...)
 	if f.verdict != nil && f.verdict.condition != nil && isFinal(s.Phase) {
 		conditions = append(conditions, *f.verdict.condition)
 	}

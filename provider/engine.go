@@ -277,6 +277,24 @@ func (e *Engine) Wake(uid types.UID) {
 	e.tell(uid, func(m *mail) { m.wake = true })
 }
 
+// Again has a running pod prepared anew although it has not changed: its Preparer wants other sidecars now.
+func (e *Engine) Again(uid types.UID) {
+	e.tell(uid, func(m *mail) { m.again = true })
+}
+
+// Waiting says why a container of the pod does not run, "" if it runs or nothing is known.
+func (e *Engine) Waiting(uid types.UID, container string) string {
+	v, err := e.View(uid)
+	if err != nil {
+		return ""
+	}
+	w, ok := v.Waiting[container]
+	if !ok {
+		return ""
+	}
+	return w.Reason + ": " + w.Message
+}
+
 // Evict ends a pod and makes it Failed with the reason and the message. It reports whether the engine has the pod.
 func (e *Engine) Evict(uid types.UID, reason, message string) bool {
 	v := &verdict{reason: reason, message: message, condition: &corev1.PodCondition{

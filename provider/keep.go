@@ -90,10 +90,10 @@ func (a *actor) startTime() time.Time {
 // prepare brings the pod that runs up to date with the API's pod.
 func (a *actor) prepare(ctx context.Context) {
 	pod := a.grant()
-	if a.prepared != nil && sameIntent(a.prepared, pod) || !a.due(retryPrepare) {
+	if a.prepared != nil && sameIntent(a.prepared, pod) && !a.again || !a.due(retryPrepare) {
 		return
 	}
-	a.begin(ctx, "prepare", operation{}, prepareTimeout, func(ctx context.Context) func() {
+	begun := a.begin(ctx, "prepare", operation{}, prepareTimeout, func(ctx context.Context) func() {
 		running, err := a.e.preparer.Prepare(ctx, pod)
 		return func() {
 			if err != nil {
@@ -104,6 +104,9 @@ func (a *actor) prepare(ctx context.Context) {
 			a.recovered(retryPrepare, eventFailedMount)
 		}
 	})
+	if begun {
+		a.again = false
+	}
 }
 
 // sameIntent reports whether two versions of a pod ask for the same. Of one generation there may be two: as the pod asks for

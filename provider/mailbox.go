@@ -27,6 +27,8 @@ type mail struct {
 	dirty bool
 	// wake says that what waits for its back-off may be tried at once.
 	wake bool
+	// again says that the pod is to be prepared anew although it has not changed.
+	again bool
 	// evict ends the pod.
 	evict *verdict
 	// results are the ends of the actor's own operations, to be applied in order.

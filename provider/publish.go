@@ -23,6 +23,8 @@ type PodView struct {
 	Running *corev1.Pod
 	// State is what the runtime has.
 	State cri.Pod
+	// Waiting says by name why containers do not run, injected ones included.
+	Waiting map[string]corev1.ContainerStateWaiting
 	// Absent says that the API server has no such pod any more.
 	Absent bool
 }
@@ -103,8 +105,11 @@ func (a *actor) observe(next *corev1.PodStatus) {
 func (a *actor) facts() facts {
 	f := facts{
 		pod: a.pod, old: a.status, state: a.state, now: time.Now(), message: a.message,
-		waiting: make(map[string]corev1.ContainerStateWaiting), hooked: make(map[string]bool),
+		waiting: a.waiting(), hooked: make(map[string]bool),
 		hostIPs: a.e.hostIPs(), ended: a.stage > stopping, verdict: a.stop.verdict, granted: a.resizing.granted,
+	}
+	if a.stage == active {
+		f.more = a.e.preparer.Conditions(a.pod)
 	}
 	for _, c := range []*corev1.PodCondition{a.resizing.pending, a.inProgress()} {
 		if c != nil && a.stage == active {
@@ -118,18 +123,29 @@ func (a *actor) facts() facts {
 		f.old = &a.pod.Status
 	}
 	for name, m := range a.containers {
-		if m.waiting != nil {
-			f.waiting[name] = *m.waiting
-		}
 		f.hooked[name] = m.hooked
 	}
 	f.started, f.ready = a.probeResults()
 	return f
 }
 
+// waiting says why containers do not run.
+func (a *actor) waiting() map[string]corev1.ContainerStateWaiting {
+	waiting := make(map[string]corev1.ContainerStateWaiting)
+	for name, m := range a.containers {
+		if m.waiting != nil {
+			waiting[name] = *m.waiting
+		}
+	}
+	return waiting
+}
+
 // show makes the present state visible to others.
 func (a *actor) show() {
-	v := &PodView{UID: a.uid, Pod: a.pod, Granted: a.resizing.granted, Status: a.status, Running: a.running, State: a.state, Absent: a.absent}
+	v := &PodView{
+		UID: a.uid, Pod: a.pod, Granted: a.resizing.granted, Status: a.status, Running: a.running, State: a.state, Absent: a.absent,
+		Waiting: a.waiting(),
+	}
 	if v.Granted == nil {
 		v.Granted = a.pod
 	}

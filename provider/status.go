@@ -16,6 +16,8 @@ type facts struct {
 	pod *corev1.Pod
 	// granted is pod with the resources that the node grants; nil grants what it asks for.
 	granted *corev1.Pod
+	// more are conditions that the node does not compute itself.
+	more []corev1.PodCondition
 	// resizing are the conditions of a resize that is not done.
 	resizing []corev1.PodCondition
 	// old is the last status that was computed, or the API's.

@@ -285,6 +285,9 @@ func (a *actor) stopped(ctx context.Context, c cri.Container, err error) {
 func (a *actor) killOne(ctx context.Context, k kill) {
 	c, pod := k.container, a.running
 	spec, _ := findContainer(pod, c.Name)
+	if k.reason == killRetired {
+		spec = &corev1.Container{Name: c.Name}
+	}
 	if spec == nil || !a.due(retryStop+c.ID) {
 		return
 	}

@@ -18,8 +18,13 @@ func (h *Host) SetUp(ctx context.Context, pod *corev1.Pod) error {
 		return err
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	_, again := h.volumes[pod.UID]
 	h.volumes[pod.UID] = volumes
+	h.mu.Unlock()
+	if again && h.o.Cgroups != nil {
+		// The pod may have other sidecars than before. Limits that are in use already may not shrink; then they stay until the next change.
+		_, _ = h.o.Cgroups.Create(pod)
+	}
 	return nil
 }
 

@@ -25,6 +25,8 @@ type Preparer struct {
 	mu       sync.Mutex
 	err      error
 	started  bool
+	sidecars []corev1.Container
+	told     []corev1.PodCondition
 	failure  string
 	prepared map[types.UID]int
 	released []types.UID
@@ -49,6 +51,20 @@ func (p *Preparer) Report(started bool, failure string) {
 	p.started, p.failure = started, failure
 }
 
+// Inject sets what Prepare injects from now on, in place of Sidecar.
+func (p *Preparer) Inject(sidecars ...corev1.Container) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sidecars = sidecars
+}
+
+// Tell sets the conditions of all pods.
+func (p *Preparer) Tell(conditions ...corev1.PodCondition) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.told = conditions
+}
+
 // Released returns the pods that have been released, each once.
 func (p *Preparer) Released() []types.UID {
 	p.mu.Lock()
@@ -65,7 +81,11 @@ func (p *Preparer) Prepare(_ context.Context, pod *corev1.Pod) (*corev1.Pod, err
 	}
 	p.prepared[pod.UID]++
 	pod = pod.DeepCopy()
-	pod.Spec.InitContainers = slices.Insert(pod.Spec.InitContainers, 0, p.Sidecar)
+	sidecars := p.sidecars
+	if sidecars == nil {
+		sidecars = []corev1.Container{p.Sidecar}
+	}
+	pod.Spec.InitContainers = slices.Insert(pod.Spec.InitContainers, 0, sidecars...)
 	return pod, nil
 }
 
@@ -74,6 +94,13 @@ func (p *Preparer) Started(*corev1.Pod, string) (bool, string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.started, p.failure
+}
+
+// Conditions implements provider.Preparer.
+func (p *Preparer) Conditions(*corev1.Pod) []corev1.PodCondition {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.told)
 }
 
 // Release implements provider.Preparer.
