@@ -36,7 +36,7 @@ func newCommand() *cobra.Command {
 			return fromEnvironment(cmd.Flags())
 		},
 	}
-	root.AddCommand(newNodeCommand(), newCheckUnusedCommand(), newCSICommand(), newWebhookCommand(), newVersionCommand())
+	root.AddCommand(newNodeCommand(), newCheckUnusedCommand(), newCSICommand(), newWebhookCommand(), newClientCommand(), newVersionCommand())
 	return root
 }
 

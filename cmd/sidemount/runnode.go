@@ -241,6 +241,8 @@ func (n *virtualNode) holdSessions(ctx context.Context) (err error) {
 		StateDir: filepath.Join(o.rootDir, "prepared"),
 		Recorder: n.recorder,
 		Wake:     func(uid types.UID) { n.engine.Wake(uid) },
+		Again:    func(uid types.UID) { n.engine.Again(uid) },
+		Waiting:  func(uid types.UID, container string) string { return n.engine.Waiting(uid, container) },
 	})
 	n.add("keeper of sessions", func(ctx context.Context) error { return n.keeper.Run(ctx) })
 	return err
