@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: [N=100] [SEED=...] [KINDS=client,oom,agent,stop,node] hack/recovery.sh [-doc docs/recovery.md]
+# Usage: [N=100] [SEED=...] [KINDS=client,oom,agent,stop,upgrade,node] hack/recovery.sh [-doc docs/recovery.md]
 # Kills clients, agents and the node's process at random below applications that notice everything; fails if one of them did.
 set -euo pipefail
 cd "$(dirname "$0")/.."

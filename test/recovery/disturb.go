@@ -37,6 +37,7 @@ func (t *trial) disturb(ctx context.Context) error {
 		group.Go(func() error {
 			for n, strike := range strikes {
 				if err := t.one(ctx, s, strike); err != nil {
+					s.keepEvidence()
 					return fmt.Errorf("pod %s, kill %d of %d (%s): %w", s.name, n+1, len(strikes), strike.kind.name, err)
 				}
 			}
@@ -76,7 +77,7 @@ func (t *trial) one(ctx context.Context, s *subject, what strike) error {
 	mark := t.log.mark()
 	k := kill{Kind: what.kind.name, Pod: s.name, Client: s.kind, At: time.Now(), client: client}
 	if err := what.kind.strike(ctx, t, s); err != nil {
-		return err
+		return fmt.Errorf("strike: %w", err)
 	}
 	if err := t.recovers(ctx, s, what.kind, mark, &k); err != nil {
 		return fmt.Errorf("%s after the kill: %w", time.Since(k.At).Round(time.Millisecond), err)
@@ -86,7 +87,7 @@ func (t *trial) one(ctx context.Context, s *subject, what strike) error {
 	}
 	k.Until = time.Now()
 	s.kills = append(s.kills, k)
-	t.say("%-6s %-20s requests waited %6d ms, all well after %6d ms", k.Kind, k.Pod, k.Pause.Milliseconds(), k.Until.Sub(k.At).Milliseconds())
+	t.say("%-7s %-20s requests waited %6d ms, all well after %6d ms", k.Kind, k.Pod, k.Pause.Milliseconds(), k.Until.Sub(k.At).Milliseconds())
 	return nil
 }
 
@@ -111,6 +112,10 @@ func (t *trial) recovers(ctx context.Context, s *subject, what kind, mark int, k
 			}); err != nil {
 				return fmt.Errorf("wait for the session of pod %s: %w", each.name, err)
 			}
+		}
+	} else if what.handsOver {
+		if err := t.handedOver(ctx, s, mark, k); err != nil {
+			return err
 		}
 	} else if err := t.replaced(ctx, s, what, mark, k); err != nil {
 		return err

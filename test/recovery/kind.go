@@ -21,6 +21,8 @@ type kind struct {
 	agentLives bool
 	// alone is for what takes one of the two holders away: while it is not back, nobody may take the other one.
 	alone alone
+	// handsOver is for what gives the volume to another client in order: nobody dies.
+	handsOver bool
 }
 
 type alone int
@@ -36,6 +38,7 @@ var allKinds = []kind{
 	{name: "oom", strike: exhaust, cause: "oom", agentLives: true},
 	{name: "agent", strike: killAgent, cause: "agent ended", alone: takesAgent},
 	{name: "stop", strike: stopClient, cause: "hung", agentLives: true},
+	{name: "upgrade", strike: upgradeClient, handsOver: true},
 	{name: "node", strike: killNode, agentLives: true, alone: takesEveryonesBroker},
 }
 

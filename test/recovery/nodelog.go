@@ -114,6 +114,18 @@ func (l *nodeLog) mark() int {
 	return len(l.records)
 }
 
+// find returns the first record after a mark that match accepts, among those that are there.
+func (l *nodeLog) find(from int, match func(record) bool) record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.records[from:] {
+		if match(r) {
+			return r
+		}
+	}
+	return nil
+}
+
 // await returns the first record after a mark that match accepts.
 func (l *nodeLog) await(ctx context.Context, from int, match func(record) bool) (record, error) {
 	for {

@@ -68,7 +68,7 @@ func (t *trial) start(ctx context.Context, s *subject) error {
 		return err
 	}
 	s.uid = p.UID
-	s.logs = s.sidecarLogs(t.podLogs, t.namespace)
+	s.logs = s.podLogs(t.podLogs, t.namespace)
 	return nil
 }
 

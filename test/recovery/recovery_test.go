@@ -13,7 +13,7 @@ import (
 )
 
 func TestPlanDrawsKindsInTurnAndDealsThemOut(t *testing.T) {
-	const n, lanes = 40, 4
+	const n, lanes = 48, 4
 	all := plan(n, lanes, allKinds, 7)
 	count := map[string]int{}
 	for i, lane := range all {

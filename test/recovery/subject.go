@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,17 +29,51 @@ type subject struct {
 	workloads []string
 	files     *lab.FileSystem
 	results   string
-	logs      string
+	// logs is the directory of the pod's logs.
+	logs string
+	// evidence is what was kept when something went wrong, by file.
+	evidence map[string]string
 
 	uid types.UID
 	// coldStart is how long the first client took from its start to serving.
 	coldStart time.Duration
 	kills     []kill
+	upgrades  int
 }
 
-// sidecarLogs is the directory with the logs of the subject's sidecar.
-func (s *subject) sidecarLogs(podLogs, namespace string) string {
-	return filepath.Join(podLogs, namespace+"_"+s.name+"_"+string(s.uid), sidecar.ContainerName(volumeName))
+// podLogs is the directory with the logs of the subject's containers.
+func (s *subject) podLogs(root, namespace string) string {
+	return filepath.Join(root, namespace+"_"+s.name+"_"+string(s.uid))
+}
+
+// sidecarLogs are the logs of all sidecars that the subject has had, the newest last.
+func (s *subject) sidecarLogs() ([]string, error) {
+	paths, err := filepath.Glob(filepath.Join(s.logs, "sidemount-*", "*.log"))
+	if err != nil {
+		return nil, err
+	}
+	written := map[string]time.Time{}
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil {
+			written[path] = info.ModTime()
+		}
+	}
+	slices.SortFunc(paths, func(a, b string) int { return written[a].Compare(written[b]) })
+	return paths, nil
+}
+
+// keepEvidence reads the logs of the sidecars, which go with the pod.
+func (s *subject) keepEvidence() {
+	paths, err := s.sidecarLogs()
+	if err != nil {
+		return
+	}
+	s.evidence = map[string]string{}
+	for _, path := range paths {
+		if raw, err := os.ReadFile(path); err == nil {
+			s.evidence[filepath.Base(filepath.Dir(path))+"-"+filepath.Base(path)] = string(raw)
+		}
+	}
 }
 
 // session is how the node's log names the subject's session.
@@ -107,18 +142,14 @@ func (s *subject) behind(since map[string]report.Progress) (string, error) {
 
 // started reads what the agent's log says of the newest start of a client.
 func (s *subject) started() (record, error) {
-	entries, err := os.ReadDir(s.logs)
+	logs, err := s.sidecarLogs()
 	if err != nil {
 		return nil, err
 	}
-	newest, latest := -1, ""
-	for _, e := range entries {
-		n, err := strconv.Atoi(strings.TrimSuffix(e.Name(), ".log"))
-		if err == nil && n > newest {
-			newest, latest = n, e.Name()
-		}
+	if len(logs) == 0 {
+		return nil, fmt.Errorf("the sidecar of pod %s has no log", s.name)
 	}
-	raw, err := os.ReadFile(filepath.Join(s.logs, latest))
+	raw, err := os.ReadFile(logs[len(logs)-1])
 	if err != nil {
 		return nil, err
 	}

@@ -221,13 +221,11 @@ func (t *trial) keepTraces(ctx context.Context) {
 		keep(name, out, err)
 	}
 	for _, s := range t.subjects {
-		logs, err := filepath.Glob(filepath.Join(filepath.Dir(s.logs), "*", "*.log"))
-		if err != nil {
-			continue
+		if s.evidence == nil {
+			s.keepEvidence()
 		}
-		for _, path := range logs {
-			raw, err := os.ReadFile(path)
-			keep(filepath.Join(s.name, filepath.Base(filepath.Dir(path))+"-"+filepath.Base(path)), string(raw), err)
+		for name, text := range s.evidence {
+			keep(filepath.Join(s.name, name), text, nil)
 		}
 		for w, r := range t.reports {
 			keep(w+".json", fmt.Sprintf("%+v", *r), nil)
