@@ -137,7 +137,7 @@ var _ = Describe("An upgrade", func() {
 		Eventually(done).WithTimeout(10 * time.Second).Should(Receive())
 		next.kill()
 
-		done = n.upgrade("restart", 2, time.Minute)
+		n.upgrade("restart", 2, time.Minute)
 		next = n.runGeneration("restart", 2)
 		Eventually(func() string { return next.output.String() }).WithTimeout(10 * time.Second).Should(ContainSubstring("started the client"))
 		n.stop()
