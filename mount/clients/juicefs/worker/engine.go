@@ -74,12 +74,20 @@ func ignoreDeadline(err error) error {
 type host struct {
 	o EngineOptions
 
-	opening sync.Mutex
 	mu      sync.Mutex // guards what follows
+	attempt *attempt   // to open the file system, under way
 	failed  bool       // connecting has left something behind that only the process's end removes
 	open    *opened
 	users   int
 	touched time.Time
+}
+
+// attempt is one to open the file system. Commands that come meanwhile wait for it together.
+type attempt struct {
+	format bool
+	done   chan struct{}
+	open   *opened // valid, as err, when done is closed
+	err    error
 }
 
 // opened is a file system that is open.
@@ -140,25 +148,57 @@ func (h *host) over() bool {
 	return h.users == 0 && (h.failed || time.Since(h.touched) > h.o.Idle)
 }
 
-// service opens the file system, if it is not open, and returns what carries out its commands.
+// openTimeout bounds an attempt: the metadata engine has ten seconds, an object storage that must be tried before formatting has more.
+const openTimeout = 40 * time.Second
+
+// service returns what carries out commands, once the file system is open.
 func (h *host) service(ctx context.Context, f admin.FileSystem, format bool) (admin.Service, error) {
-	h.opening.Lock()
-	defer h.opening.Unlock()
-	h.mu.Lock()
-	open := h.open
-	h.mu.Unlock()
-	if open != nil {
-		return open.service, nil
+	for {
+		a := h.join(f, format)
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: the file system is still being opened: %w", mount.ErrUnavailable, ctx.Err())
+		}
+		if a.err == nil {
+			return a.open.service, nil
+		}
+		if format && !a.format && errors.Is(a.err, mount.ErrConfig) {
+			continue // that one was not allowed to format
+		}
+		return nil, a.err
 	}
+}
+
+// join returns the attempt that has succeeded or is under way, or begins one.
+func (h *host) join(f admin.FileSystem, format bool) *attempt {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.attempt == nil {
+		a := &attempt{format: format, done: make(chan struct{})}
+		h.attempt = a
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+			defer cancel()
+			a.open, a.err = h.connect(ctx, f, format)
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			if h.open = a.open; a.err != nil {
+				h.attempt, h.failed = nil, errors.Is(a.err, mount.ErrUnavailable)
+			}
+			close(a.done)
+		}()
+	}
+	return h.attempt
+}
+
+func (h *host) connect(ctx context.Context, f admin.FileSystem, format bool) (*opened, error) {
 	spec, err := h.o.Prepare(f)
 	if err != nil {
 		return nil, err
 	}
 	administration, err := engine.Administer(ctx, spec, format)
 	if err != nil {
-		h.mu.Lock()
-		h.failed = errors.Is(err, mount.ErrUnavailable)
-		h.mu.Unlock()
 		return nil, err
 	}
 	service, err := volumes.New(volumes.Options{
@@ -168,17 +208,14 @@ func (h *host) service(ctx context.Context, f admin.FileSystem, format bool) (ad
 		return nil, errors.Join(err, administration.Close())
 	}
 	running, stop := context.WithCancel(context.Background())
-	open = &opened{administration: administration, service: service, stop: stop, ended: make(chan struct{})}
+	open := &opened{administration: administration, service: service, stop: stop, ended: make(chan struct{})}
 	go func() {
 		defer close(open.ended)
 		if err := service.Run(running); err != nil {
 			h.o.Log.WithError(err).Warn("removal of the trash has ended")
 		}
 	}()
-	h.mu.Lock()
-	h.open = open
-	h.mu.Unlock()
-	return service, nil
+	return open, nil
 }
 
 // close ends what runs and disconnects, as far as the metadata engine lets it.

@@ -53,8 +53,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(w.o.Socket), ".engines-")
-	if err != nil {
+	// A worker that was killed has left sockets here, and its engines end without them.
+	dir := filepath.Join(filepath.Dir(w.o.Socket), ".engines")
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		return errors.Join(fmt.Errorf("directory for engines: %w", err), l.Close())
 	}
 	defer os.RemoveAll(dir)
