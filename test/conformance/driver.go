@@ -29,9 +29,6 @@ func installDriver(ctx context.Context, l *lab.Lab, o options) ([]string, error)
 	if _, err := l.Client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil {
 		return nil, err
 	}
-	if _, err := l.Kubectl(ctx, "uncordon", lab.OrdinaryNode); err != nil {
-		return nil, err
-	}
 	redis, err := l.StartRedis(ctx, namespace)
 	if err != nil {
 		return nil, err
@@ -44,9 +41,6 @@ func installDriver(ctx context.Context, l *lab.Lab, o options) ([]string, error)
 		}},
 	})
 	if err != nil {
-		return nil, err
-	}
-	if err := only(ctx, l, o.node); err != nil {
 		return nil, err
 	}
 	file, err := filepath.Abs(filepath.Join(o.out, o.suite+"-"+o.node+".yaml"))

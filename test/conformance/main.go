@@ -64,11 +64,11 @@ func run(ctx context.Context, o options) (err error) {
 	if err := pushImages(ctx, l, p); err != nil {
 		return err
 	}
-	if err := only(ctx, l, o.node); err != nil {
-		return err
-	}
 	arguments, err := s.prepare(ctx, l, o)
 	if err != nil {
+		return err
+	}
+	if err := only(ctx, l, o.node); err != nil {
 		return err
 	}
 	report, err := s.run(ctx, l, p, o, arguments)
