@@ -68,7 +68,7 @@ var _ = AfterSuite(func(ctx SpecContext) {
 	Eventually(func(g Gomega) {
 		mounts, err := cluster.OnNode(ctx, lab.OrdinaryNode, "cat", "/proc/self/mountinfo")
 		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(mounts).NotTo(MatchRegexp(` - fuse\.\S+ `), "a FUSE mount is left")
+		g.Expect(mounts).NotTo(MatchRegexp(`/var/lib/kubelet/pods/\S+ .* - fuse\.\S+ `), "a FUSE mount is left")
 	}).WithContext(ctx).Should(Succeed())
 }, NodeTimeout(2*time.Minute))
 
