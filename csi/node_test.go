@@ -476,6 +476,28 @@ func TestAForeignVolumeOfTheNameLendsNoAnnotations(t *testing.T) {
 	r.mustUnpublish("vol-1", target)
 }
 
+func TestTwoVolumesOfOneHandleStayTwo(t *testing.T) {
+	r := newRig(t)
+	other := filepath.Join(r.host.Dir, "other")
+	if err := errors.Join(os.Mkdir(other, 0o777), os.Chmod(other, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	first, second := r.target("pod-1", "pv-1"), r.target("pod-2", "pv-2")
+	r.mustPublish(r.request("vol-1", first))
+	twin := r.request("vol-1", second)
+	twin.VolumeContext["path"] = other
+	r.mustPublish(twin)
+	r.works(first, "of-the-first")
+	if _, err := os.Lstat(filepath.Join(second, "of-the-first")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the second shows the file of the first: %v", err)
+	}
+	r.mustUnpublish("vol-1", first)
+	if err := os.WriteFile(filepath.Join(second, "file"), nil, 0o666); err != nil {
+		t.Errorf("the second ends with the first: %v", err)
+	}
+	r.mustUnpublish("vol-1", second)
+}
+
 func TestAnInlineVolumeMayNotLookIntoTheHost(t *testing.T) {
 	r := newRig(t)
 	target := r.target("pod-1", "scratch")
