@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -63,7 +64,7 @@ func TestNotesOutliveTheirClient(t *testing.T) {
 	}
 	got := make([]byte, 100)
 	n, err := f.ReadAt(got, 0)
-	if err != io.EOF || string(got[:n]) != "before and after" {
+	if !errors.Is(err, io.EOF) || string(got[:n]) != "before and after" {
 		t.Errorf("read %q, %v", got[:n], err)
 	}
 	if entries, err := os.ReadDir(target); err != nil || len(entries) != count {

@@ -18,5 +18,10 @@
 //     is written again in RawFileSystem.Init, before the first request.
 //   - Small facts (a metadata session's id) go to Session.Put.
 //
-// Serve does the rest: it answers requests that the kernel sends a second time from a journal of results.
+// Serve does the rest: it answers requests that the kernel sends a second time from a journal of results. examples/notes is a whole client; docs/clients.md tells what else
+// one has to know, and how a volume comes to use it.
+//
+// # FUSE passthrough
+//
+// A client whose files are files of the host can have the kernel read and write them: Session.Back, Unback and Known.
 package client
