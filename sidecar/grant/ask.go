@@ -57,7 +57,7 @@ func (c *Client) Ask(ctx context.Context, volumes []string) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	request := Request{Token: strings.TrimSpace(string(token)), Volumes: volumes}
@@ -94,7 +94,7 @@ func (c *Client) dial(ctx context.Context) (*tls.Conn, error) {
 		}
 		secure := conn.(*tls.Conn)
 		if secure.ConnectionState().NegotiatedProtocol != Protocol {
-			secure.Close()
+			_ = secure.Close()
 			all = append(all, fmt.Errorf("connect to %s: it does not speak %s", server, Protocol))
 			continue
 		}
