@@ -9,10 +9,13 @@
 //
 // A file that is removed while somebody has it open would have no path any more. It gets one in a hidden directory of the root, until the kernel forgets it.
 //
+// Where the kernel can (Linux 6.9), it reads and writes files by itself, so that an open file works while no client runs. See backings. How often a node is open may be counted too
+// high after a crash, never too low; its backing file is then kept until the kernel forgets the node.
+//
 // Locks are kept by the kernel, so they hold between the processes of one mount, and survive.
 //
 // # Non-goals
 //
 // Several clients on one directory see each other's changes after a second at the latest, like any network file system; but a file that another client renames or
-// removes while it is open here cannot be opened again after a crash: its user gets ESTALE. chown to somebody else fails with EPERM.
+// removes while it is open here cannot be opened again after a crash: its user gets ESTALE. While the kernel reads and writes by itself, only names, sizes and the like go through this process. chown to somebody else fails with EPERM.
 package passthrough
