@@ -62,7 +62,6 @@ DriverInfo:
   MaxFileSize: 104857600
   SupportedSizeRange: {Min: 1Mi, Max: 1Ti}
   SupportedFsType: {"": {}}
-  SupportedMountOption: {"cache-size=64": {}}
   RequiredAccessModes: [ReadWriteOnce]
   Capabilities:
     persistence: true
