@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,7 +26,8 @@ type metrics struct {
 	registry *prometheus.Registry
 	start    prometheus.Histogram
 	events   *prometheus.CounterVec
-	pause    prometheus.Histogram
+	restarts *prometheus.CounterVec
+	pause    *prometheus.HistogramVec
 }
 
 func newMetrics() *metrics {
@@ -40,13 +42,17 @@ func newMetrics() *metrics {
 			Name: "sidemount_session_events_total",
 			Help: "Changes of FUSE sessions by reason",
 		}, []string{"reason"}),
-		pause: prometheus.NewHistogram(prometheus.HistogramOpts{
+		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sidemount_client_restarts_total",
+			Help: "Clients that took over a volume from one before, by what ended that one: oom, signal, exit, hung, agent, upgrade, upgrade-failed, other",
+		}, []string{"cause"}),
+		pause: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "sidemount_session_pause_seconds",
-			Help:    "Time that requests waited for a new client after the end of the one before",
+			Help:    "Time that requests waited for a new client after the end of the one before, by reason: restart or upgrade",
 			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
-		}),
+		}, []string{"reason"}),
 	}
-	m.registry.MustRegister(m.start, m.events, m.pause, buildInfo())
+	m.registry.MustRegister(m.start, m.events, m.restarts, m.pause, buildInfo())
 	return m
 }
 
@@ -60,9 +66,26 @@ func (m *metrics) podRunning(_ *corev1.Pod, after time.Duration) { m.start.Obser
 
 func (m *metrics) sessionEvent(e broker.Event) {
 	m.events.WithLabelValues(string(e.Reason)).Inc()
-	if e.Reason == broker.ClientRestarted {
-		m.pause.Observe(e.Pause.Seconds())
+	switch e.Reason {
+	case broker.ClientRestarted:
+		m.restarts.WithLabelValues(causeLabel(e.Cause)).Inc()
+		m.pause.WithLabelValues("restart").Observe(e.Pause.Seconds())
+	case broker.ClientUpgraded:
+		m.restarts.WithLabelValues("upgrade").Inc()
+		m.pause.WithLabelValues("upgrade").Observe(e.Pause.Seconds())
 	}
+}
+
+// causeLabel makes one of a few words of what ended a client, which is made by clients and has no bound.
+func causeLabel(cause string) string {
+	for prefix, label := range map[string]string{
+		"oom": "oom", "signal:": "signal", "exit status": "exit", "hung": "hung", "agent ended": "agent", "upgrade failed": "upgrade-failed",
+	} {
+		if strings.HasPrefix(cause, prefix) {
+			return label
+		}
+	}
+	return "other"
 }
 
 // watch has pods and sessions counted at each scrape.
@@ -82,12 +105,16 @@ type census struct {
 
 var (
 	podsDesc     = prometheus.NewDesc("sidemount_pods", "Pods on this node by phase", []string{"phase"}, nil)
+	resentDesc   = prometheus.NewDesc("sidemount_resent_requests_total", "Requests that the kernel sent once more, because a client had died over them", nil, nil)
+	replayedDesc = prometheus.NewDesc("sidemount_replayed_bytes_total", "Bytes of acknowledged writes that a client had not stored when it died, and the next one has written", nil, nil)
 	sessionsDesc = prometheus.NewDesc("sidemount_sessions", "FUSE sessions by state", []string{"state"}, nil)
 )
 
 func (*census) Describe(descs chan<- *prometheus.Desc) {
 	descs <- podsDesc
 	descs <- sessionsDesc
+	descs <- resentDesc
+	descs <- replayedDesc
 }
 
 func (c *census) Collect(out chan<- prometheus.Metric) {
@@ -101,6 +128,9 @@ func (c *census) Collect(out chan<- prometheus.Metric) {
 	for _, s := range c.sessions.Sessions() {
 		states[string(s.State)]++
 	}
+	requests, bytes := c.sessions.Redone()
+	out <- prometheus.MustNewConstMetric(resentDesc, prometheus.CounterValue, float64(requests))
+	out <- prometheus.MustNewConstMetric(replayedDesc, prometheus.CounterValue, float64(bytes))
 	for phase, count := range phases {
 		out <- prometheus.MustNewConstMetric(podsDesc, prometheus.GaugeValue, float64(count), phase)
 	}

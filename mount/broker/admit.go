@@ -35,6 +35,9 @@ type agent struct {
 	heard time.Time
 	// generation is its place among the agents of the session.
 	generation int
+	// resent and replayed are what it has told last, once it is counted. What one that returned has told an earlier broker is counted there.
+	resent, replayed  uint64
+	counted, returned bool
 }
 
 // tell sends the agent a message. One that cannot take it has broken its connection, which its receiver sees.
@@ -88,7 +91,7 @@ func (s *session) meet(ctx context.Context, conn *wire.Conn) {
 		s.log.WithError(err).Warn("peer did not introduce itself")
 		return
 	}
-	a := &agent{conn: conn, heard: time.Now(), generation: m.Generation}
+	a := &agent{conn: conn, heard: time.Now(), generation: m.Generation, returned: m.Type != wire.Hello}
 	if a.process, err = conn.PeerProcess(); err == nil {
 		defer a.process.Close()
 	}

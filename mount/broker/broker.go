@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -82,6 +83,8 @@ type Broker struct {
 	over func() error
 
 	events sync.Mutex // held while OnEvent runs
+
+	resent, replayed atomic.Uint64
 }
 
 // New checks the options. The journal is read by Run.
@@ -210,6 +213,10 @@ func (b *Broker) Sessions() []Session {
 	slices.SortFunc(snapshots, func(a, b Session) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	return snapshots
 }
+
+// Redone counts what clients did again for those before them: requests that the kernel sent once more, and bytes of writes that had been acknowledged and not
+// stored. Clients tell with their pings, so it is late by up to two of Options.Liveness.
+func (b *Broker) Redone() (requests, bytes uint64) { return b.resent.Load(), b.replayed.Load() }
 
 // Wait returns nil when the session is ready. When ctx ends before, the error wraps the client's own failure, if there is one. A session that ends meanwhile is
 // mount.ErrClosed.

@@ -109,10 +109,24 @@ func (s *session) onPong(ctx context.Context, a *agent, c wire.Client) {
 	s.mu.Lock()
 	a.heard = time.Now()
 	ending := s.ending || s.switching || a != s.agent
+	resent, replayed := a.tally(c)
 	s.mu.Unlock()
+	s.b.resent.Add(resent)
+	s.b.replayed.Add(replayed)
 	if c.Phase == wire.InService && !c.Alive && !ending {
 		s.replace(ctx, a, "client does not run")
 	}
+}
+
+// tally returns what an agent's clients have done again since it was last heard of. mu is held. What they did before this broker knew the agent is not counted twice.
+func (a *agent) tally(c wire.Client) (resent, replayed uint64) {
+	if a.counted {
+		resent, replayed = c.Resent-min(a.resent, c.Resent), c.Replayed-min(a.replayed, c.Replayed)
+	} else if !a.returned {
+		resent, replayed = c.Resent, c.Replayed
+	}
+	a.counted, a.resent, a.replayed = true, c.Resent, c.Replayed
+	return resent, replayed
 }
 
 func (s *session) replace(ctx context.Context, a *agent, why string) {

@@ -87,6 +87,10 @@ var _ = Describe("A session", func() {
 		}
 		l.finish()
 		Expect(n.seen(broker.ClientRestarted)).To(HaveLen(6))
+		Eventually(func() uint64 {
+			requests, _ := n.Redone()
+			return requests
+		}).WithTimeout(5*time.Second).Should(BeNumerically(">", 0), "clients tell of requests that were sent once more")
 		Expect(n.seen(broker.ClientRestarted)[0].Cause).To(Equal("signal: killed"))
 		AddReportEntry("pause", n.seen(broker.ClientRestarted)[0].Pause.String())
 		now, err := n.Status("crash")

@@ -22,6 +22,8 @@ type once struct {
 	gate    gate
 	// highest is the highest request number seen, where the kernel cannot send requests again; else nil.
 	highest *atomic.Uint64
+	// resends counts requests that came once more.
+	resends atomic.Uint64
 }
 
 var _ fuse.RawFileSystem = (*once)(nil)
@@ -53,6 +55,9 @@ func (o *once) enter(h *fuse.InHeader) {
 }
 
 func (o *once) see(h *fuse.InHeader) {
+	if h.Unique&resent != 0 {
+		o.resends.Add(1)
+	}
 	if o.highest != nil {
 		raise(o.highest, h.Unique)
 	}

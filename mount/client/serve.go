@@ -20,6 +20,8 @@ type Options struct {
 	Flush func(ctx context.Context) error
 	// FlushTimeout bounds Flush. Default 10 min; the agent kills the client at its own deadline, which is usually sooner.
 	FlushTimeout time.Duration
+	// Replayed tells how many bytes of writes the client has written again that one before it had acknowledged and not stored. nil: none.
+	Replayed func() uint64
 	// Debug logs every request and answer. Default false.
 	Debug bool
 }
@@ -54,7 +56,14 @@ func (s *Session) Serve(ctx context.Context, fs fuse.RawFileSystem, o Options) e
 	if err := s.conn.Send(ctx, wire.Message{Type: wire.Serving}); err != nil {
 		return err
 	}
-	err = s.serve(ctx, server)
+	alive := func() *wire.Client {
+		c := &wire.Client{Phase: wire.InService, Alive: true, Resent: decorated.resends.Load()}
+		if o.Replayed != nil {
+			c.Replayed = o.Replayed()
+		}
+		return c
+	}
+	err = s.serve(ctx, server, alive)
 	return errors.Join(err, finish(decorated, o))
 }
 
@@ -100,14 +109,14 @@ func (s *Session) attach(fs *once, dev *os.File, m wire.Message, o Options) (*fu
 }
 
 // serve returns when the client has to end: nil when it was asked to or when the kernel has ended the mount.
-func (s *Session) serve(ctx context.Context, server *fuse.Server) error {
+func (s *Session) serve(ctx context.Context, server *fuse.Server, alive func() *wire.Client) error {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		server.Serve()
 	}()
 	orphaned := make(chan error, 1)
-	go func() { orphaned <- s.listen(ctx) }()
+	go func() { orphaned <- s.listen(ctx, alive) }()
 	select {
 	case <-ended:
 		return nil
@@ -122,7 +131,7 @@ func (s *Session) serve(ctx context.Context, server *fuse.Server) error {
 }
 
 // listen answers pings and hands on what the broker says, until the connection to the agent breaks: without its agent, a client must not go on.
-func (s *Session) listen(ctx context.Context) error {
+func (s *Session) listen(ctx context.Context, alive func() *wire.Client) error {
 	defer s.backing.stop()
 	for {
 		m, files, err := s.conn.Receive(ctx)
@@ -137,7 +146,7 @@ func (s *Session) listen(ctx context.Context) error {
 		if m.Type != wire.Ping {
 			return fmt.Errorf("%s while serving: %w", m.Type, wire.ErrProtocol)
 		}
-		if err := s.conn.Send(ctx, wire.Message{Type: wire.Pong, Client: &wire.Client{Phase: wire.InService, Alive: true}}); err != nil {
+		if err := s.conn.Send(ctx, wire.Message{Type: wire.Pong, Client: alive()}); err != nil {
 			return fmt.Errorf("lost the agent: %w", err)
 		}
 	}

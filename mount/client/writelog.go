@@ -58,6 +58,7 @@ type WriteLog struct {
 	spare uint64        // high-water mark of the ring since its pages were given back
 	used  time.Time     // when the log was last not empty
 	keep  time.Duration // how long an empty log keeps its pages
+	again uint64        // bytes that Replay has had written
 }
 
 // keepPages is how long an empty log keeps its pages. To get one again costs ten times what it costs to fill it, so a program that writes every now and then should not
@@ -289,8 +290,18 @@ func (l *WriteLog) Replay(write func(r *Record, data []byte) error) error {
 			return fmt.Errorf("replay write at %d of node %d: %w", r.Offset, r.Node, err)
 		}
 		l.Applied(r)
+		l.mu.Lock()
+		l.again += uint64(r.length)
+		l.mu.Unlock()
 	}
 	return nil
+}
+
+// Replayed is how many bytes Replay has had written.
+func (l *WriteLog) Replayed() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.again
 }
 
 // reserve finds room, writes the header and moves the head. A record does not wrap: what is left at the ring's end is padded.

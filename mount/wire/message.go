@@ -138,6 +138,10 @@ type Client struct {
 	Text  string `json:"text,omitempty"`
 	// Alive: the client has answered the ping before this one, in a pong.
 	Alive bool `json:"alive,omitempty"`
+	// Resent counts requests that came once more, after the client before had died over them; Replayed counts bytes of writes that it had not stored. In a client's pong
+	// they are about that client, in an agent's about all of its clients.
+	Resent   uint64 `json:"resent,omitempty"`
+	Replayed uint64 `json:"replayedBytes,omitempty"`
 	// Flushed: the last client has written everything out and ended because it was asked to.
 	Flushed bool `json:"flushed,omitempty"`
 }

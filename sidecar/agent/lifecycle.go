@@ -29,6 +29,7 @@ func (s *supervisor) start() {
 		return
 	}
 	s.client, s.killed, s.answered = p, "", true
+	s.before = s.view
 	s.view.Phase = wire.Starting
 	s.late.Reset(s.o.StartTimeout)
 	s.toClient(wire.Message{Type: wire.Config, Volume: &s.held.volume, Resumed: s.held.taken}, s.held.memory, s.held.hold)
@@ -67,6 +68,7 @@ func (s *supervisor) onClient(e processEvent) {
 		s.onServing()
 	case wire.Pong:
 		s.answered = true
+		s.count(e.message)
 	case wire.Back:
 		s.ask(e.message, e.files[0])
 	case wire.Unback, wire.Known:
@@ -99,6 +101,13 @@ func (s *supervisor) attach() {
 	}
 	s.held.taken, s.client.attached = true, true
 	s.toClient(wire.Message{Type: wire.Attach, Init: s.held.init, Answer: s.held.answer}, s.held.device)
+}
+
+// count adds what a client has done again to what those before it have.
+func (s *supervisor) count(m wire.Message) {
+	if m.Client != nil {
+		s.view.Resent, s.view.Replayed = s.before.Resent+m.Client.Resent, s.before.Replayed+m.Client.Replayed
+	}
 }
 
 func (s *supervisor) onServing() {

@@ -23,6 +23,7 @@ type supervisor struct {
 
 	client  *process // nil while none runs
 	view    wire.Client
+	before  wire.Client // the view when the present client was started
 	backoff backoff
 	// down is when the last client died that had served.
 	down time.Time

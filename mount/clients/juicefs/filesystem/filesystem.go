@@ -137,6 +137,9 @@ func (fs *FileSystem) start(ctx context.Context) error {
 	return nil
 }
 
+// Replayed is how many bytes of an earlier process's writes were written again.
+func (fs *FileSystem) Replayed() uint64 { return fs.writes.Replayed() }
+
 // Shutdown writes everything that was acknowledged to stable storage and ends the engine. No request may be running. If files
 // are open, the metadata session stays for a successor; else it is closed.
 func (fs *FileSystem) Shutdown(ctx context.Context) error {

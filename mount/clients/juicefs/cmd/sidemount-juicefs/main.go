@@ -95,7 +95,7 @@ func serveSession(ctx context.Context, session *client.Session) error {
 	if err := connected.connect(ctx, fs.StoredSid()); err != nil {
 		return err
 	}
-	return session.Serve(ctx, fs, client.Options{Flush: fs.Shutdown})
+	return session.Serve(ctx, fs, client.Options{Flush: fs.Shutdown, Replayed: fs.Replayed})
 }
 
 // prepare parses the volume and sets what is global in this process: log output, which hides the volume's secrets, and the
