@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -43,7 +42,7 @@ other pods with these volumes follow within a minute or two.`,
 			if u.client, u.namespace, err = userClient(kubeconfig, u.namespace); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeoutCause(cmd.Context(), u.timeout, fmt.Errorf("no answer within %s", u.timeout))
+			ctx, cancel := u.limited(cmd.Context())
 			defer cancel()
 			return u.run(ctx)
 		},

@@ -31,6 +31,11 @@ type upgrade struct {
 	out                    io.Writer
 }
 
+// limited ends with the command's patience.
+func (u *upgrade) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, u.timeout, fmt.Errorf("no answer within %s", u.timeout))
+}
+
 func (u *upgrade) run(ctx context.Context) error {
 	pod, err := u.client.CoreV1().Pods(u.namespace).Get(ctx, u.pod, metav1.GetOptions{})
 	if err != nil {
