@@ -145,7 +145,7 @@ func (t *trial) replaced(ctx context.Context, s *subject, what kind, mark int, k
 	case r["cause"] != what.cause:
 		return fmt.Errorf("the node says that the cause was %q, want %q", r["cause"], what.cause)
 	}
-	said, err := s.started()
+	said, err := t.started(ctx, s, k.At)
 	if err != nil {
 		return err
 	}
@@ -154,6 +154,15 @@ func (t *trial) replaced(ctx context.Context, s *subject, what kind, mark int, k
 		k.Pause = said.pause()
 	}
 	return nil
+}
+
+// started waits until the agent's log tells of a client that has begun to serve since a time. It is written by others, so it may come late.
+func (t *trial) started(ctx context.Context, s *subject, since time.Time) (said record, err error) {
+	err = t.until(ctx, "the log of the sidecar of pod "+s.name, func() (bool, error) {
+		said, err = s.started(since)
+		return said != nil, err
+	})
+	return said, err
 }
 
 // goOn waits until each of a subject's workloads has done something since now.

@@ -140,27 +140,24 @@ func (s *subject) behind(since map[string]report.Progress) (string, error) {
 	return "", nil
 }
 
-// started reads what the agent's log says of the newest start of a client.
-func (s *subject) started() (record, error) {
+// started reads what the agents' logs say of the newest start of a client since a time; nil if they do not, or not yet.
+func (s *subject) started(since time.Time) (record, error) {
 	logs, err := s.sidecarLogs()
 	if err != nil {
 		return nil, err
 	}
-	if len(logs) == 0 {
-		return nil, fmt.Errorf("the sidecar of pod %s has no log", s.name)
-	}
-	raw, err := os.ReadFile(logs[len(logs)-1])
-	if err != nil {
-		return nil, err
-	}
 	var last record
-	for line := range strings.Lines(string(raw)) {
-		if r := parseLine(line); r["msg"] == "the client serves" {
-			last = r
+	for _, path := range logs {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
 		}
-	}
-	if last.after() == 0 {
-		return nil, fmt.Errorf("the sidecar of pod %s does not say how its client started", s.name)
+		for line := range strings.Lines(string(raw)) {
+			r := parseLine(line)
+			if at, err := time.Parse(time.RFC3339Nano, r["time"]); err == nil && r["msg"] == "the client serves" && at.After(since) {
+				last, since = r, at
+			}
+		}
 	}
 	return last, nil
 }

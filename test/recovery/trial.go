@@ -120,7 +120,7 @@ func (t *trial) atWork(ctx context.Context, s *subject) error {
 	}); err != nil {
 		return err
 	}
-	said, err := s.started()
+	said, err := t.started(ctx, s, t.began)
 	s.coldStart = said.after()
 	return err
 }
