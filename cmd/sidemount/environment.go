@@ -13,7 +13,7 @@ import (
 func fromEnvironment(flags *pflag.FlagSet) error {
 	var failed error
 	flags.VisitAll(func(f *pflag.Flag) {
-		name := "SIDEMOUNT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		name := variableOf(f.Name)
 		value, ok := os.LookupEnv(name)
 		if f.Changed || !ok || failed != nil {
 			return
@@ -23,4 +23,9 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 		}
 	})
 	return failed
+}
+
+// variableOf is the environment variable of a flag.
+func variableOf(flag string) string {
+	return "SIDEMOUNT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }

@@ -36,7 +36,7 @@ func newCommand() *cobra.Command {
 			return fromEnvironment(cmd.Flags())
 		},
 	}
-	root.AddCommand(newNodeCommand(), newCheckUnusedCommand(), newCSICommand(), newWebhookCommand(), newClientCommand(), newVersionCommand())
+	root.AddCommand(newNodeCommand(), newCheckUnusedCommand(), newCSICommand(), newWebhookCommand(), newPreflightCommand(), newReferenceCommand(), newClientCommand(), newVersionCommand())
 	return root
 }
 

@@ -57,6 +57,7 @@ func newNodeCommand() *cobra.Command {
 		},
 	}
 	o.addTo(cmd.Flags())
+	cmd.AddCommand(newNodeInstallCommand(), newNodeUninstallCommand())
 	return cmd
 }
 
