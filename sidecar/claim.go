@@ -59,6 +59,7 @@ func boundSource(volume string, claim *corev1.PersistentVolumeClaim, pv *corev1.
 		MountOptions:      pv.Spec.MountOptions,
 		MountOptionsField: "spec.mountOptions",
 		ReadOnly:          readOnly || pv.Spec.CSI.ReadOnly || onlyReaders(claim.Spec.AccessModes) || onlyReaders(pv.Spec.AccessModes),
+		Alone:             slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteOncePod),
 		Annotations:       claim.Annotations,
 		AnnotationsObject: claimObject(claim.Namespace, claim.Name),
 	}

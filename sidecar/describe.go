@@ -29,6 +29,8 @@ type Source struct {
 	MountOptions []string
 	// ReadOnly forbids writes.
 	ReadOnly bool
+	// Alone means that one pod at a time may use the volume.
+	Alone bool
 	// Annotations are those of the claim, and AnnotationsObject is what errors about them blame.
 	Annotations       map[string]string
 	AnnotationsObject string
@@ -78,6 +80,7 @@ func (s Source) common(image string) (m Mount, err error) {
 		Volume:           mount.Volume{ID: mount.VolumeID(s.Handle), Name: s.Name},
 		Claim:            s.Claim,
 		PersistentVolume: s.PersistentVolume,
+		Alone:            s.Alone,
 		Wish:             s.Wish,
 		Warnings:         s.annotationWarnings(),
 	}

@@ -27,6 +27,8 @@ const (
 	ReasonVolumeNotFound Reason = "VolumeNotFound"
 	// ReasonVolumeInvalid: the PersistentVolume cannot be used as it is.
 	ReasonVolumeInvalid Reason = "VolumeInvalid"
+	// ReasonVolumeInUse: another pod uses the volume, which allows one at a time.
+	ReasonVolumeInUse Reason = "VolumeInUse"
 	// ReasonAttributeInvalid: an attribute, annotation or mount option is unknown or malformed.
 	ReasonAttributeInvalid Reason = "AttributeInvalid"
 	// ReasonSecretNotFound: the Secret does not exist, or none is named.

@@ -17,6 +17,8 @@ type Mount struct {
 	Claim string
 	// PersistentVolume is the PersistentVolume's name; "" for an inline volume.
 	PersistentVolume string
+	// Alone means that one pod at a time may use the volume: the claim's only access mode is ReadWriteOncePod (KEP-2485).
+	Alone bool
 	// Image is the client's container image.
 	Image string
 	// Argv starts the client in that image.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,7 +48,9 @@ type made struct {
 	digest [sha256.Size]byte
 	// due is when the content must be looked at again without being told; zero means never.
 	due time.Time
-	err error
+	// unused: it is somebody else's to make, and no container mounts it.
+	unused bool
+	err    error
 }
 
 // setUp needs s.mu.
@@ -60,6 +63,10 @@ func (m *Manager) setUp(ctx context.Context, s *state) (map[string]Mount, error)
 	var group errgroup.Group
 	group.SetLimit(parallel)
 	for i := range volumes {
+		if v := volumes[i]; (v.PersistentVolumeClaim != nil || v.Ephemeral != nil || v.CSI != nil) && !mounted(s.pod, v.Name) {
+			results[i].unused = true
+			continue
+		}
 		known := s.digests[volumes[i].Name]
 		group.Go(func() error {
 			results[i] = m.setUpVolume(ctx, s.pod, &volumes[i], known)
@@ -77,6 +84,9 @@ func (m *Manager) collect(s *state, results []made) (map[string]Mount, error) {
 	var due time.Time
 	for i, r := range results {
 		name := s.pod.Spec.Volumes[i].Name
+		if r.unused {
+			continue
+		}
 		if r.err != nil {
 			if failed == nil {
 				failed = &Error{Volume: name, Err: r.err}
@@ -115,6 +125,16 @@ func (m *Manager) setUpVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Vo
 		return made{err: err}
 	}
 	return m.setUpFiles(ctx, pod, v.Name, files, known)
+}
+
+// mounted tells whether a container of the pod mounts the volume. A kubelet does not look at volumes that none does.
+func mounted(pod *corev1.Pod, volume string) bool {
+	mounts := func(all []corev1.VolumeMount) bool {
+		return slices.ContainsFunc(all, func(m corev1.VolumeMount) bool { return m.Name == volume })
+	}
+	in := func(c corev1.Container) bool { return mounts(c.VolumeMounts) }
+	return slices.ContainsFunc(pod.Spec.InitContainers, in) || slices.ContainsFunc(pod.Spec.Containers, in) ||
+		slices.ContainsFunc(pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return mounts(c.VolumeMounts) })
 }
 
 // unsupported says why a volume cannot be made here, in words for the person who wrote the pod.

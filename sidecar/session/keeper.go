@@ -61,6 +61,7 @@ type Options struct {
 type Keeper struct {
 	options Options
 	memory  *memory
+	alone   alone
 	// troubled has the sessions that need their volume anew.
 	troubled workqueue.TypedRateLimitingInterface[mount.SessionID]
 	// planned wakes who hands sessions over.
@@ -190,6 +191,9 @@ func (k *Keeper) volumesOf(ctx context.Context, pod *corev1.Pod) ([]prepared, er
 	}
 	if len(mounts) == 0 {
 		return nil, nil
+	}
+	if err := k.alone.reserve(k.memory, pod, mounts); err != nil {
+		return nil, err
 	}
 	all := make([]prepared, len(mounts))
 	for i, m := range mounts {
@@ -322,7 +326,11 @@ func (k *Keeper) Release(ctx context.Context, pod *corev1.Pod, grace time.Durati
 			return k.options.Broker.Close(ctx, id, grace)
 		})
 	}
-	return errors.Join(group.Wait(), k.memory.remove(pod.UID))
+	if err := errors.Join(group.Wait(), k.memory.remove(pod.UID)); err != nil {
+		return err
+	}
+	k.alone.release(pod.UID)
+	return nil
 }
 
 func (k *Keeper) drop(id mount.SessionID) {

@@ -382,6 +382,25 @@ var _ = Describe("A keeper of sessions", func() {
 		_, err := New(Options{})
 		Expect(err).To(MatchError(ErrOptions))
 	})
+
+	It("gives a volume for one pod at a time to nobody else, over a restart too", func(ctx SpecContext) {
+		m := dataMount("redis://one")
+		m.PersistentVolume, m.Alone = "pv-1", true
+		resolver.set([]sidecar.Mount{m}, nil)
+		_, err := keeper.Prepare(ctx, pod)
+		Expect(err).NotTo(HaveOccurred())
+		second := pod.DeepCopy()
+		second.Name, second.UID = "other", "uid-2"
+
+		for _, k := range []*Keeper{keeper, restarted()} {
+			_, err = k.Prepare(ctx, second)
+			Expect(err).To(MatchError(ContainSubstring("volume uses the ReadWriteOncePod access mode and is already in use by another pod")))
+			Expect(errors.Is(err, mount.ErrUnavailable)).To(BeTrue())
+		}
+		Expect(keeper.Prepare(ctx, pod)).NotTo(BeNil())
+		Expect(keeper.Release(ctx, pod, time.Second)).To(Succeed())
+		Expect(keeper.Prepare(ctx, second)).NotTo(BeNil())
+	})
 })
 
 func drainIDs(c chan types.UID) {

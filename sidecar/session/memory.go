@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -114,6 +115,30 @@ func (m *memory) load(uid types.UID) ([]prepared, error) {
 		return nil, fmt.Errorf("recall volumes of pod %s: %w", uid, err)
 	}
 	return known, nil
+}
+
+// alone returns the pods that have volumes for themselves, by PersistentVolume. What cannot be read is nobody's.
+func (m *memory) alone() (map[string]types.UID, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	files, err := filepath.Glob(filepath.Join(m.dir, "*.json"))
+	if err != nil {
+		return nil, fmt.Errorf("recall volumes of pods: %w", err)
+	}
+	users := map[string]types.UID{}
+	for _, file := range files {
+		uid := types.UID(strings.TrimSuffix(filepath.Base(file), ".json"))
+		known, err := m.load(uid)
+		if err != nil {
+			continue
+		}
+		for _, p := range known {
+			if p.Alone {
+				users[p.PersistentVolume] = uid
+			}
+		}
+	}
+	return users, nil
 }
 
 func (m *memory) remove(uid types.UID) error {
