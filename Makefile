@@ -51,6 +51,13 @@ conformance: build ## Run Kubernetes' NodeConformance tests on the virtual node 
 e2e-storage: build ## Run Kubernetes' External.Storage tests on both kinds of node; writes docs/conformance.md
 	@hack/conformance.sh storage
 
+docs-test: build ## Run every command block of README.md and docs/ on a cluster of its own, with the chart installed
+	@hack/docs-test.sh
+
+docs: ## Write the generated parts of docs/reference.md anew, and check all links and tables
+	@go test -count=1 ./cmd/sidemount -run Reference -update
+	@go test -count=1 ./test/docs -run Reference -update && go test -count=1 ./test/docs
+
 lint: ## Run golangci-lint (built from its module) over the Go code and shellcheck-like checks over the scripts
 	@hack/lint.sh
 
@@ -80,4 +87,4 @@ clean: ## Remove what the build made (the Go caches stay)
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*##/ {printf "  %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: conformance e2e-storage demo demo-down build images test test-unit test-juicefs test-e2e chart-test recovery lint fuzz bench-io bench-start cluster-up cluster-down cluster-status clean help
+.PHONY: docs docs-test conformance e2e-storage demo demo-down build images test test-unit test-juicefs test-e2e chart-test recovery lint fuzz bench-io bench-start cluster-up cluster-down cluster-status clean help
