@@ -70,6 +70,9 @@ bench-io: build ## Measure reads, writes and metadata beside stock JuiceFS and a
 bench-start: build ## Measure pod start and memory, beside the kubelet's; writes docs/benchmarks.md
 	@hack/bench-start.sh
 
+bench-csi: build ## Measure claims and Mount Pods on an ordinary node, beside plain pods; writes docs/benchmarks.md (4 min)
+	@hack/bench-csi.sh
+
 ##@ Cluster
 cluster-up: build ## Start a Kubernetes with NODES ordinary and VIRTUAL virtual nodes on this machine
 	@hack/cluster.sh up --nodes $(NODES) --virtual $(VIRTUAL)
@@ -87,4 +90,4 @@ clean: ## Remove what the build made (the Go caches stay)
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*##/ {printf "  %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: docs docs-test conformance e2e-storage demo demo-down build images test test-unit test-juicefs test-e2e chart-test recovery lint fuzz bench-io bench-start cluster-up cluster-down cluster-status clean help
+.PHONY: docs docs-test conformance e2e-storage demo demo-down build images test test-unit test-juicefs test-e2e chart-test recovery lint fuzz bench-io bench-start bench-csi cluster-up cluster-down cluster-status clean help
