@@ -49,7 +49,7 @@ func newNode(change ...func(*broker.Options)) *node {
 	log.SetOutput(GinkgoWriter)
 	n.options = broker.Options{
 		RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), AgentPath: program,
-		Liveness: 300 * time.Millisecond, ProbeTimeout: 2 * time.Second, Reconnect: 5 * time.Second, Log: log,
+		Liveness: time.Second, ProbeTimeout: 2 * time.Second, Reconnect: 5 * time.Second, Log: log,
 		OnEvent: func(e broker.Event) {
 			n.mu.Lock()
 			defer n.mu.Unlock()

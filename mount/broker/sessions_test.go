@@ -109,7 +109,7 @@ var _ = Describe("A session", func() {
 	})
 
 	It("lets nobody hang on a kernel that cannot resend", func() {
-		n := newNode(func(o *broker.Options) { o.NoResend = true })
+		n := newNode(patient, func(o *broker.Options) { o.NoResend = true })
 		target, s := n.open("old-kernel")
 		// Only calls that may be repeated: what a dead client had taken ends with EINTR, and a program repeats it.
 		l := startLoad(target, filesOnly)
