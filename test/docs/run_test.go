@@ -18,8 +18,12 @@ import (
 	"github.com/sidemount/sidemount/test/lab"
 )
 
-// order is how a reader goes through the pages, in one directory on one cluster. Pages that are not in it have nothing to run.
-var order = []string{"README.md", "docs/concepts.md", "docs/install.md", "docs/migration.md", "docs/troubleshooting.md", "docs/security.md", "charts/sidemount/README.md"}
+// order is how a reader goes through the pages, in one directory on one cluster: what the README has made is still there for the others, and the page about
+// installation ends with the opposite. Pages that are not in it have nothing to run.
+var order = []string{"README.md", "docs/troubleshooting.md", "docs/migration.md", "charts/sidemount/README.md", "docs/install.md"}
+
+// labName is the name of the cluster.
+const labName = "docs"
 
 var (
 	cluster *lab.Lab
@@ -86,12 +90,7 @@ var _ = Describe("The documentation", Ordered, func() {
 
 	It("has a cluster to work on", func(ctx SpecContext) {
 		var err error
-		cluster, err = lab.Start(ctx, "docs", GinkgoWriter)
-		DeferCleanup(func(ctx SpecContext) {
-			if cluster != nil {
-				Expect(cluster.Stop(ctx)).To(Succeed())
-			}
-		}, NodeTimeout(3*time.Minute))
+		cluster, err = lab.Start(ctx, labName, GinkgoWriter)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(createNamespace(ctx, "storage")).To(Succeed())
 		Eventually(func() error {
@@ -119,6 +118,15 @@ var _ = Describe("The documentation", Ordered, func() {
 			}
 		}
 	}
+
+	AfterAll(func(ctx SpecContext) {
+		if cluster == nil {
+			// What has come up of it before something failed; nothing is success.
+			Expect(run(ctx, "CLUSTER_NAME="+labName+" hack/cluster.sh down")).To(Succeed())
+			return
+		}
+		Expect(cluster.Stop(ctx)).To(Succeed())
+	}, NodeTimeout(3*time.Minute))
 
 	AfterEach(func(ctx SpecContext) {
 		if CurrentSpecReport().Failed() && cluster != nil {
@@ -168,7 +176,11 @@ func accept(ctx context.Context, b Block) error {
 		return err
 	}
 	if !strings.Contains(b.Text, "kind:") { // values of the chart
-		return run(ctx, "helm template sidemount charts/sidemount --values "+file+" >/dev/null")
+		server, err := cluster.Client.Discovery().ServerVersion()
+		if err != nil {
+			return err
+		}
+		return run(ctx, "helm template sidemount charts/sidemount --kube-version "+server.GitVersion+" --values "+file+" >/dev/null")
 	}
 	namespaces, err := Namespaces(b.Text)
 	if err != nil {
