@@ -38,9 +38,9 @@ type Engine struct {
 	// Budget is how memory is divided.
 	Budget Budget
 
-	blob  *storage
-	chunk *chunk.Config
-	close sync.Once
+	blob         *storage
+	chunk        *chunk.Config
+	leave, close sync.Once
 }
 
 // Connection is an engine that is ready to start: connected, formatted if it had to be, with its object storage addressed. It
@@ -207,16 +207,25 @@ func (e *Engine) staged() (int, error) {
 	return n, nil
 }
 
-// Close ends the engine. keepSession leaves the metadata session, with its locks and its unlinked open files, to the next
-// engine that is opened with its sid; it expires if none comes within five heartbeats.
-func (e *Engine) Close(keepSession bool) error {
+// Leave ends the engine's part in the file system. keepSession leaves the metadata session, with its locks and its unlinked open files, to the
+// next engine that is opened with its sid; it expires if none comes within five heartbeats. Connections stay open, so that what is
+// being read meanwhile is answered or left to the next engine, but does not fail.
+func (e *Engine) Leave(keepSession bool) error {
 	var err error
-	e.close.Do(func() {
+	e.leave.Do(func() {
 		if keepSession {
 			e.Meta.FlushSession()
 		} else if e.Sid != 0 {
 			err = e.Meta.CloseSession()
 		}
+	})
+	return err
+}
+
+// Close is Leave, and ends the connections. No request may be running.
+func (e *Engine) Close(keepSession bool) error {
+	err := e.Leave(keepSession)
+	e.close.Do(func() {
 		object.Shutdown(e.blob)
 		err = errors.Join(err, e.Meta.Shutdown())
 	})

@@ -140,8 +140,8 @@ func (fs *FileSystem) start(ctx context.Context) error {
 // Replayed is how many bytes of an earlier process's writes were written again.
 func (fs *FileSystem) Replayed() uint64 { return fs.writes.Replayed() }
 
-// Shutdown writes everything that was acknowledged to stable storage and ends the engine. No request may be running. If files
-// are open, the metadata session stays for a successor; else it is closed.
+// Shutdown writes everything that was acknowledged to stable storage and leaves the file system. No request that changes something may be
+// running; others may, until the process ends. If files are open, the metadata session stays for a successor; else it is closed.
 func (fs *FileSystem) Shutdown(ctx context.Context) error {
 	if fs.engine == nil {
 		return nil
@@ -161,5 +161,5 @@ func (fs *FileSystem) Shutdown(ctx context.Context) error {
 			return err
 		}
 	}
-	return fs.engine.Close(keep)
+	return fs.engine.Leave(keep)
 }
