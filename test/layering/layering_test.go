@@ -46,6 +46,8 @@ var rules = []rule{
 		"the engine runs pods; who asks it to is not its business"},
 	{"provider/...", []string{module + "/mount/broker", module + "/mount/fuse", module + "/sidecar"},
 		"sessions reach the engine through its Preparer interface, so that it can be tested and read without them"},
+	{"preflight", []string{"k8s.io/client-go", "github.com/virtual-kubelet/", module + "/provider", module + "/node", module + "/csi", module + "/sidecar", module + "/cmd"},
+		"what a host must offer is told before anything of the product runs on it"},
 	{"csi/...", []string{module + "/node", module + "/provider", module + "/cmd", "github.com/virtual-kubelet/"},
 		"ordinary nodes run no part of the virtual node"},
 }
