@@ -13,7 +13,8 @@ case $verb in
   up)
     hack/build-images.sh
     cluster up --name "$name" --bin "$BIN" --sidemount "$BIN/sidemount" --sidemount-agent "$BIN/sidemount-agent" \
-      --virtual-node-arg=--juicefs-image=ghcr.io/sidemount/juicefs-client:dev "$@"
+      --virtual-node-arg=--juicefs-image=ghcr.io/sidemount/juicefs-client:dev \
+      --virtual-node-arg=--driver-name=csi.sidemount.io,csi.juicefs.com "$@"
     cluster image push --name "$name" .cache/images/*.tar
     ;;
   down)

@@ -62,7 +62,9 @@ var _ = AfterSuite(func(ctx SpecContext) {
 			g.Expect(line).NotTo(ContainSubstring("/volumes/kubernetes.io~"), "a volume is left")
 		}
 	}).WithContext(ctx).Should(Succeed())
-}, NodeTimeout(2*time.Minute))
+	By("nothing of the driver is left on the ordinary node")
+	driver.remove(ctx)
+}, NodeTimeout(5*time.Minute))
 
 func nodeReady(n *corev1.Node) bool {
 	for _, c := range n.Status.Conditions {
