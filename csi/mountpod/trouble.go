@@ -34,13 +34,19 @@ func trouble(pod *corev1.Pod, m sidecar.Mount) string {
 // ending says why a Mount Pod has ended, which it never does by itself.
 func ending(pod *corev1.Pod, m sidecar.Mount) string {
 	switch reason := pod.Status.Reason; {
-	case strings.HasPrefix(reason, "OutOf"):
+	case strings.HasPrefix(reason, "OutOf"), preemptedNobody(pod):
 		return fmt.Sprintf("node has no room for Mount Pod %s (%s: %s); it asks for %s, lower juicefs/mount-cpu-request or juicefs/mount-memory-request, or free some of the node",
 			pod.Name, reason, pod.Status.Message, cpuAndMemory(m))
 	case reason != "":
 		return fmt.Sprintf("Mount Pod %s has ended: %s: %s", pod.Name, reason, pod.Status.Message)
 	}
 	return fmt.Sprintf("Mount Pod %s has ended (%s)", pod.Name, pod.Status.Phase)
+}
+
+// preemptedNobody tells that the kubelet found no pods whose end would make enough room. That is how it says of critical pods, as
+// Mount Pods are by default, what it calls OutOfcpu and the like of others (k8s.io/kubernetes/pkg/kubelet/preemption).
+func preemptedNobody(pod *corev1.Pod) bool {
+	return pod.Status.Reason == "UnexpectedAdmissionError" && strings.Contains(pod.Status.Message, "preempt")
 }
 
 // waiting says what a container waits for, if that is a failure.

@@ -25,8 +25,13 @@ func TestTrouble(t *testing.T) {
 		"config":    {waits("CreateContainerConfigError"), "container of Mount Pod p cannot be started: CreateContainerConfigError: why"},
 		"crash":     {waits("CrashLoopBackOff"), "agent of Mount Pod p ends again and again: exit code 2: usage"},
 		"no memory": {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "OutOfmemory", Message: "short"}, "node has no room for Mount Pod p (OutOfmemory: short); it asks for cpu 1, memory 1Gi, lower"},
-		"evicted":   {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "disk"}, "Mount Pod p has ended: Evicted: disk"},
-		"done":      {corev1.PodStatus{Phase: corev1.PodSucceeded}, "Mount Pod p has ended (Succeeded)"},
+		"critical": {
+			corev1.PodStatus{Phase: corev1.PodFailed, Reason: "UnexpectedAdmissionError", Message: "preemption: error finding a set of pods to preempt: none"},
+			"node has no room for Mount Pod p (UnexpectedAdmissionError: preemption: error finding a set of pods to preempt: none); it asks for cpu 1, memory 1Gi, lower",
+		},
+		"device":  {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "UnexpectedAdmissionError", Message: "gpu"}, "Mount Pod p has ended: UnexpectedAdmissionError: gpu"},
+		"evicted": {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "disk"}, "Mount Pod p has ended: Evicted: disk"},
+		"done":    {corev1.PodStatus{Phase: corev1.PodSucceeded}, "Mount Pod p has ended (Succeeded)"},
 		"elsewhere": {corev1.PodStatus{Conditions: []corev1.PodCondition{
 			{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "no node"},
 		}}, "Mount Pod p cannot run on this node: Unschedulable: no node"},
