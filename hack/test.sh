@@ -34,6 +34,9 @@ juicefs() {
 # The machines are shared and noisy: a spec that fails is tried once more, and reported as flaked if it passes then.
 e2e() {
   hack/preflight.sh redis-server=redis-server redis-cli=redis-tools
+  # What the chart needs, before the clock of a spec runs.
+  BIN=$BIN hack/helm/build.sh
+  BIN=$BIN hack/build-csi.sh
   go test -v -count=1 -p 1 -timeout 40m ./test/e2e ./test/webhook -ginkgo.v -ginkgo.flake-attempts=2 "${E2E_ARGS[@]}"
 }
 
