@@ -97,7 +97,7 @@ var _ = Describe("A volume on an ordinary node", func() {
 
 	It("keeps its Mount Pod for the next pod, as long as it was told to", func(ctx SpecContext) {
 		f := driver.volume(ns, "data")
-		f.PV.Spec.CSI.VolumeAttributes["juicefs/mount-delete-delay"] = "20s"
+		f.PV.Spec.CSI.VolumeAttributes["juicefs/mount-delete-delay"] = "12s"
 		Expect(f.Create(ctx, cluster)).To(Succeed())
 		ns.create(ctx, lab.Pod("first", forever, lab.Claim("data"), lab.OnOrdinaryNode))
 		ns.running(ctx, "first")

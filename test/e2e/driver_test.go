@@ -2,13 +2,13 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -60,37 +60,42 @@ func (d *csiDriver) install(ctx context.Context) (err error) {
 	if d.redis, err = cluster.StartRedis(ctx, driverSpace); err != nil {
 		return err
 	}
+	if err := cluster.PushChartImages(ctx); err != nil {
+		return err
+	}
 	waiting := lab.StorageClass(waitingClass, nil)
 	waiting["secret"] = lab.Values{"name": lab.ChartRelease + "-" + class}
 	waiting["volumeBindingMode"] = "WaitForFirstConsumer"
-	release, err := cluster.InstallChart(ctx, lab.Values{
+	ours := lab.Values{
 		"controller":     lab.Values{"replicas": 1},
 		"storageClasses": []lab.Values{lab.StorageClass(class, d.redis.JuiceFS(class, dynamicVolumes)), waiting},
-	})
-	d.releases = append(d.releases, release)
-	if err != nil {
-		return err
 	}
-	other, err := cluster.InstallAnother(ctx, compatible, lab.Values{
+	theirs := lab.Values{
 		"driverName": "csi.juicefs.com",
 		"controller": lab.Values{"enabled": false},
 		"node":       lab.Values{"stateDir": "/var/lib/sidemount/juicefs", "runDir": "/run/sidemount/juicefs"},
+	}
+	d.releases = make([]*lab.Chart, 2)
+	var both errgroup.Group
+	both.Go(func() (err error) {
+		d.releases[0], err = cluster.InstallRelease(ctx, lab.ChartRelease, ours)
+		return err
 	})
-	d.releases = append(d.releases, other)
-	return err
+	both.Go(func() (err error) { d.releases[1], err = cluster.InstallRelease(ctx, compatible, theirs); return err })
+	return both.Wait()
 }
 
 // remove removes the driver, which must leave nothing on the node but what the next one finds.
 func (d *csiDriver) remove(ctx context.Context) {
 	GinkgoHelper()
-	var errs []error
+	var all errgroup.Group
 	for _, release := range d.releases {
-		errs = append(errs, release.Uninstall(ctx))
+		all.Go(func() error { return release.Uninstall(ctx) })
 	}
+	Expect(all.Wait()).To(Succeed())
 	if d.redis != nil {
-		errs = append(errs, cluster.Client.CoreV1().Namespaces().Delete(ctx, driverSpace, metav1.DeleteOptions{}))
+		Expect(cluster.Client.CoreV1().Namespaces().Delete(ctx, driverSpace, metav1.DeleteOptions{})).To(Succeed())
 	}
-	Expect(errors.Join(errs...)).To(Succeed())
 	Eventually(func(g Gomega) {
 		mounts, err := cluster.OnNode(ctx, lab.OrdinaryNode, "cat", "/proc/self/mountinfo")
 		g.Expect(err).NotTo(HaveOccurred())

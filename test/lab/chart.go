@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Where InstallChart puts the chart, unless its caller says otherwise.
+// Where InstallChart puts the chart.
 const (
 	ChartRelease   = "sidemount"
 	ChartNamespace = "sidemount"
@@ -37,16 +37,13 @@ func (l *Lab) InstallChart(ctx context.Context, values Values) (*Chart, error) {
 	if err := l.PushChartImages(ctx); err != nil {
 		return nil, err
 	}
-	return l.install(ctx, &Chart{Release: ChartRelease, Namespace: ChartNamespace, lab: l}, values)
+	return l.InstallRelease(ctx, ChartRelease, values)
 }
 
-// InstallAnother installs the chart once more, with images that InstallChart has pushed, as a release in a namespace of the same name. Two
-// drivers on a node need two names and two directories for their state, which values must say.
-func (l *Lab) InstallAnother(ctx context.Context, release string, values Values) (*Chart, error) {
-	return l.install(ctx, &Chart{Release: release, Namespace: release, lab: l}, values)
-}
-
-func (l *Lab) install(ctx context.Context, c *Chart, values Values) (*Chart, error) {
+// InstallRelease installs the chart, with images that PushChartImages has pushed, as a release in a namespace of the same name. Two drivers on
+// a node need two names and two directories for their state, which values must say.
+func (l *Lab) InstallRelease(ctx context.Context, release string, values Values) (*Chart, error) {
+	c := &Chart{Release: release, Namespace: release, lab: l}
 	return c, c.run(ctx, values, "install", c.Release, c.source(), "--create-namespace", "--wait", "--timeout", chartTimeout)
 }
 
