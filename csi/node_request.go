@@ -160,7 +160,14 @@ func (n *Node) lookUp(ctx context.Context, p publication, s *sidecar.Source) err
 	if err != nil {
 		return unread(s.Object, err)
 	}
-	if pv.Spec.CSI == nil || pv.Spec.CSI.VolumeHandle != string(p.volume) || pv.Spec.ClaimRef == nil {
+	if pv.Spec.CSI == nil || pv.Spec.CSI.VolumeHandle != string(p.volume) {
+		return nil
+	}
+	// The kubelet repeats the options that it has read first. Those of the annotation, which are older than the field, only it knows.
+	if pv.Annotations[corev1.MountOptionAnnotation] == "" {
+		s.MountOptions = slices.Clone(pv.Spec.MountOptions)
+	}
+	if pv.Spec.ClaimRef == nil {
 		return nil
 	}
 	if ref := pv.Spec.CSI.NodePublishSecretRef; ref != nil {
