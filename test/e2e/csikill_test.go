@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,7 +21,9 @@ import (
 // first line that is not what it was.
 const busy = `set -e; exec 3>>/data/log 4</data/log; i=0
 while [ ! -e /data/stop ]; do
-  i=$((i+1)); echo $i >&3; read -r line <&4; [ "$line" = $i ]
+  i=$((i+1)); echo $i >&3
+  read -r line <&4 || { echo "line $i is not there, the file has $(wc -c </data/log) bytes"; exit 1; }
+  [ "$line" = $i ] || { echo "line $i is '$line'"; exit 1; }
   mkdir /data/d$i; echo $i >/data/d$i/f; mv /data/d$i /data/e$i; rm /data/e$i/f; rmdir /data/e$i
 done
 exec 3>&- 4<&-; seq $i | cmp - /data/log; echo intact $i`
@@ -36,6 +39,12 @@ func startBusy(ctx context.Context, ns space, name string, options ...lab.PodOpt
 	f := driver.volume(ns, name)
 	Expect(f.Create(ctx, cluster)).To(Succeed())
 	ns.create(ctx, lab.Pod(name, busy, append(options, lab.Claim(name), lab.OnOrdinaryNode)...))
+	DeferCleanup(func(ctx SpecContext) {
+		if CurrentSpecReport().Failed() {
+			out, err := cluster.Kubectl(ctx, "logs", "-n", ns.name, name)
+			fmt.Fprintln(GinkgoWriter, "application:", out, err)
+		}
+	}, NodeTimeout(patience))
 	ns.running(ctx, name)
 	return busyPod{ns, name, f.PV.Name}
 }
