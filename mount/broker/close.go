@@ -21,7 +21,7 @@ func (b *Broker) Close(ctx context.Context, id mount.SessionID, grace time.Durat
 	}
 	s := b.find(id)
 	if s == nil {
-		return nil
+		return b.bury(id)
 	}
 	if first := s.beginEnd(); !first {
 		select {
@@ -88,6 +88,21 @@ func (s *session) farewell(ctx context.Context, grace time.Duration) bool {
 	}
 }
 
+// bury removes the dead mount of a lost session that was not opened again.
+func (b *Broker) bury(id mount.SessionID) error {
+	r, err := b.journal.find(id)
+	if errors.Is(err, mount.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("close session %s: %w", id, err)
+	}
+	if err := fuse.Unmount(r.Target); err != nil {
+		return fmt.Errorf("close session %s: %w", id, err)
+	}
+	return errors.Join(os.RemoveAll(b.SocketDir(id)), b.journal.remove(id))
+}
+
 // vanish removes every trace of the session and closes it. The socket's directory and the dead mount stay when a running container may still have them
 // mounted.
 func (s *session) vanish(withDirectory, withMount bool) error {
@@ -101,7 +116,8 @@ func (s *session) vanish(withDirectory, withMount bool) error {
 	return err
 }
 
-// dismantle ends the connection before the mount, so that neither anybody who uses it nor the unmounting can hang, and forgets the session last.
+// dismantle ends the connection before the mount, so that neither anybody who uses it nor the unmounting can hang, and forgets the session last. One whose mount
+// stays remains in the journal, or nobody would remove it when the session is not opened again.
 func (s *session) dismantle(withMount bool) error {
 	var err error
 	if s.device != 0 {
@@ -119,6 +135,9 @@ func (s *session) dismantle(withMount bool) error {
 	}
 	if err != nil {
 		return err
+	}
+	if _, gone := fuse.Find(s.request.Target); !withMount && gone == nil {
+		return s.b.journal.write(s.record(mount.Closed))
 	}
 	return s.b.journal.remove(s.request.ID)
 }

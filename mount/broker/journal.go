@@ -93,6 +93,18 @@ func (j *journal) read() []record {
 	return records
 }
 
+// find returns the record of a session; the error is mount.ErrNotFound if there is none.
+func (j *journal) find(id mount.SessionID) (record, error) {
+	if !validID(id) {
+		return record{}, mount.ErrNotFound
+	}
+	r, err := j.readOne(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return record{}, mount.ErrNotFound
+	}
+	return r, err
+}
+
 func (j *journal) readOne(id mount.SessionID) (record, error) {
 	b, err := os.ReadFile(j.path(id))
 	if err != nil {

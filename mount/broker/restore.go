@@ -37,6 +37,8 @@ func (s *session) takeUp(r record) (why string) {
 		return "the mount is gone"
 	case entry.Source != sourcePrefix+string(r.ID):
 		return "something else is mounted there"
+	case r.State == mount.Closed:
+		return "it was lost before, and not opened again"
 	case r.State != mount.Mounted || entry.Device != r.Device:
 		s.device = entry.Device
 		return "the broker died while it made the mount"
