@@ -47,14 +47,22 @@ func (l *Lab) InstallRelease(ctx context.Context, release string, values Values)
 	return c, c.run(ctx, values, "install", c.Release, c.source(), "--create-namespace", "--wait", "--timeout", chartTimeout)
 }
 
+// InstallNodeService installs the chart without its controller: volumes are made by hand then. It needs no image but those that the
+// cluster was brought up with.
+func (l *Lab) InstallNodeService(ctx context.Context) (*Chart, error) {
+	if err := l.build(ctx, "hack/helm/build.sh"); err != nil {
+		return nil, err
+	}
+	c := &Chart{Release: ChartRelease, Namespace: ChartNamespace, lab: l}
+	values := Values{"controller": Values{"enabled": false}}
+	return c, c.run(ctx, values, "install", c.Release, c.source(), "--create-namespace", "--wait", "--timeout", chartTimeout)
+}
+
 // PushChartImages builds helm and the images of the chart and pushes them to the cluster's registry.
 func (l *Lab) PushChartImages(ctx context.Context) error {
 	for _, script := range []string{"hack/helm/build.sh", "hack/build-csi.sh", "hack/build-images.sh"} {
-		cmd := exec.CommandContext(ctx, filepath.Join(l.root, script))
-		cmd.Env = append(os.Environ(), "BIN="+l.bin)
-		cmd.Stdout, cmd.Stderr = l.log, l.log
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("%s: %w", script, err)
+		if err := l.build(ctx, script); err != nil {
+			return err
 		}
 	}
 	images, err := filepath.Glob(filepath.Join(l.root, ".cache", "images", "*.tar"))
@@ -63,6 +71,16 @@ func (l *Lab) PushChartImages(ctx context.Context) error {
 	}
 	_, err = l.Cluster(ctx, append([]string{"image", "push", "--name", l.Name}, images...)...)
 	return err
+}
+
+func (l *Lab) build(ctx context.Context, script string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(l.root, script))
+	cmd.Env = append(os.Environ(), "BIN="+l.bin)
+	cmd.Stdout, cmd.Stderr = l.log, l.log
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", script, err)
+	}
+	return nil
 }
 
 // InstallSnapshotCRDs makes VolumeSnapshots known to the cluster; the chart's values snapshots.enabled and snapshots.controller need them.

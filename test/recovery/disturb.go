@@ -32,8 +32,7 @@ type kill struct {
 // disturb carries the plan out, all subjects at the same time.
 func (t *trial) disturb(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for i, strikes := range plan(t.kills, len(t.subjects), t.kinds, t.seed) {
-		s := t.subjects[i]
+	for s, strikes := range t.deal() {
 		group.Go(func() error {
 			for n, strike := range strikes {
 				if err := t.one(ctx, s, strike); err != nil {
@@ -105,8 +104,12 @@ func (t *trial) serving(ctx context.Context, s *subject) (pid int, err error) {
 func (t *trial) recovers(ctx context.Context, s *subject, what kind, mark int, k *kill) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if what.alone == takesEveryonesBroker {
-		for _, each := range t.subjects {
+	if s.kind == onMountPod {
+		if err := t.servedAgain(ctx, s, what, k); err != nil {
+			return err
+		}
+	} else if what.alone == takesEveryonesBroker {
+		for _, each := range t.on(sidecars) {
 			if _, err := t.log.await(ctx, mark, func(r record) bool {
 				return r["session"] == each.session() && r["msg"] == "client serves"
 			}); err != nil {

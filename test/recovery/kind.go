@@ -42,15 +42,41 @@ var allKinds = []kind{
 	{name: "node", strike: killNode, agentLives: true, alone: takesEveryonesBroker},
 }
 
+// setKinds takes names of kinds. A name that both places have means both, unless it ends in @sidecar or @mountpod.
 func (o *options) setKinds(text string) error {
+	o.only = text
 	for name := range strings.SplitSeq(text, ",") {
-		i := slices.IndexFunc(allKinds, func(k kind) bool { return k.name == name })
-		if i < 0 {
+		name, place, _ := strings.Cut(name, "@")
+		is := func(k kind) bool { return k.name == name }
+		i, j := slices.IndexFunc(allKinds, is), slices.IndexFunc(mountPodKinds, is)
+		if place == "mountpod" {
+			i = -1
+		}
+		if place == "sidecar" {
+			j = -1
+		}
+		if i < 0 && j < 0 {
 			return fmt.Errorf("there is no kind %q", name)
 		}
-		o.kinds = append(o.kinds, allKinds[i])
+		if i >= 0 {
+			o.kinds = append(o.kinds, allKinds[i])
+		}
+		if j >= 0 {
+			o.mountPodKinds = append(o.mountPodKinds, mountPodKinds[j])
+		}
 	}
 	return nil
+}
+
+// everyKind are the kinds of a run, each name once.
+func (o *options) everyKind() []kind {
+	all := slices.Clone(o.kinds)
+	for _, k := range o.mountPodKinds {
+		if !slices.ContainsFunc(all, func(other kind) bool { return other.name == k.name }) {
+			all = append(all, k)
+		}
+	}
+	return all
 }
 
 // killClient takes the client away in the middle of what it does.

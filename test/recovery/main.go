@@ -44,12 +44,15 @@ type options struct {
 	seed        uint64
 	out, traces string
 	doc         string
-	kinds       []kind
+	// kinds are for sidecars, mountPodKinds for Mount Pods; a place without any has no subjects.
+	kinds, mountPodKinds []kind
+	// only is what the command line says of them.
+	only string
 }
 
 func run(ctx context.Context, o options) (err error) {
-	if o.kinds == nil {
-		o.kinds = allKinds
+	if o.kinds == nil && o.mountPodKinds == nil {
+		o.kinds, o.mountPodKinds = allKinds, mountPodKinds
 	}
 	fmt.Fprintf(os.Stderr, "recovery: %d kills with -seed %d\n", o.kills, o.seed)
 	t, err := newTrial(ctx, o)
@@ -71,7 +74,15 @@ func run(ctx context.Context, o options) (err error) {
 	fmt.Print(r.table())
 	err = errors.Join(err, r.write(o.out), r.verdict())
 	if err == nil && o.doc != "" {
-		err = bench.Write(o.doc, "recovery", r.section())
+		err = bench.Write(o.doc, o.section(), r.section())
 	}
 	return err
+}
+
+// section is the name of the part of a document that a run writes. One of Mount Pods alone has its own.
+func (o *options) section() string {
+	if len(o.kinds) == 0 {
+		return "recovery-mount-pods"
+	}
+	return "recovery"
 }

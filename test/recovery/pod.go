@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,22 +31,30 @@ var image = lab.ProgramImage{
 const user = 65534
 
 // newSubjects describes the pods: for each client one that knows every byte, and one with other people's programs.
-func newSubjects() []*subject {
+func (t *trial) newSubjects() []*subject {
+	var clients []string
+	if len(t.kinds) > 0 {
+		clients = append(clients, "juicefs", "passthrough")
+	}
+	if len(t.mountPodKinds) > 0 {
+		clients = append(clients, onMountPod)
+	}
 	var all []*subject
-	for _, client := range []string{"juicefs", "passthrough"} {
+	for _, client := range clients {
+		name := strings.ReplaceAll(client, " ", "-")
 		all = append(all,
-			&subject{name: client + "-own", kind: client, workloads: []string{"verify", "append", "follow"}},
-			&subject{name: client + "-programs", kind: client, workloads: []string{"fio", "sqlite", "git"}})
+			&subject{name: name + "-own", kind: client, workloads: []string{"verify", "append", "follow"}},
+			&subject{name: name + "-programs", kind: client, workloads: []string{"fio", "sqlite", "git"}})
 	}
 	return all
 }
 
 // memoryLimits are the sidecars'. They are small, because running out of memory is one of the ways to die.
-var memoryLimits = map[string]string{"juicefs": "448Mi", "passthrough": "160Mi"}
+var memoryLimits = map[string]string{"juicefs": "448Mi", "passthrough": "160Mi", onMountPod: "448Mi"}
 
 // start creates a subject's volume and pod.
 func (t *trial) start(ctx context.Context, s *subject) error {
-	describe := map[string]func(namespace, name string) (*lab.FileSystem, error){"juicefs": lab.JuiceFS, "passthrough": lab.Passthrough}[s.kind]
+	describe := map[string]func(namespace, name string) (*lab.FileSystem, error){"juicefs": lab.JuiceFS, "passthrough": lab.Passthrough, onMountPod: lab.JuiceFS}[s.kind]
 	files, err := describe(t.namespace, s.name)
 	if err != nil {
 		return err
@@ -84,6 +93,9 @@ func makeResults(dir string) error {
 func (t *trial) pod(s *subject, name string, workloads []string) *corev1.Pod {
 	p := lab.Pod(name, "")
 	p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr.To(int64(user)), RunAsGroup: ptr.To(int64(user))}
+	if s.kind == onMountPod {
+		lab.OnOrdinaryNode(p)
+	}
 	p.Spec.Containers = nil
 	for i, w := range workloads {
 		p.Spec.Containers = append(p.Spec.Containers, t.container(w, t.seed+uint64(i)))

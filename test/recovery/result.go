@@ -19,6 +19,7 @@ import (
 // result is what a trial has shown.
 type result struct {
 	Seed   uint64    `json:"seed"`
+	Only   string    `json:"only,omitempty"` // the kinds that were asked for
 	Wanted int       `json:"wanted"`
 	Kernel string    `json:"kernel"`
 	Date   time.Time `json:"date"`
@@ -50,6 +51,9 @@ type row struct {
 	OwnRatio float64 `json:"ownRatio"`
 }
 
+// clientKinds are the kinds of subjects, in the order of the table.
+var clientKinds = []string{"juicefs", "passthrough", onMountPod}
+
 type figures struct {
 	P50 time.Duration `json:"p50Ns"`
 	P99 time.Duration `json:"p99Ns"`
@@ -66,7 +70,7 @@ func (f figures) String() string {
 
 func (t *trial) result() *result {
 	r := &result{
-		Seed: t.seed, Wanted: t.kills, Kernel: kernel(), Date: time.Now().UTC().Truncate(time.Second), Seconds: t.quiet.Sub(t.steady).Seconds(),
+		Seed: t.seed, Only: t.only, Wanted: t.kills, Kernel: kernel(), Date: time.Now().UTC().Truncate(time.Second), Seconds: t.quiet.Sub(t.steady).Seconds(),
 		ColdStart: map[string]time.Duration{}, Undisturbed: map[string]time.Duration{}, Workloads: map[string]*report.Report{},
 	}
 	for _, s := range t.subjects {
@@ -82,7 +86,7 @@ func (t *trial) result() *result {
 		brief.Stalls, brief.Files = nil, nil
 		r.Workloads[name] = &brief
 	}
-	r.Rows = rowsOf(r.Kills, t.kinds, r.ColdStart)
+	r.Rows = rowsOf(r.Kills, t.everyKind(), r.ColdStart)
 	return r
 }
 
@@ -103,7 +107,7 @@ func undisturbed(reports []*report.Report, from time.Time, kills []kill) time.Du
 func rowsOf(kills []kill, kinds []kind, cold map[string]time.Duration) []row {
 	var rows []row
 	for _, k := range kinds {
-		for _, client := range []string{"juicefs", "passthrough"} {
+		for _, client := range clientKinds {
 			w := row{Kind: k.name, Client: client}
 			var pauses, stalls []time.Duration
 			var ratios []float64
@@ -150,7 +154,10 @@ func (r *result) table() string {
 		fmt.Fprintf(&b, "%-7s %-11s %5d %s   %s   %s\n", w.Kind, w.Client, w.Kills, pause, w.Stall, ratios)
 	}
 	fmt.Fprintln(&b)
-	for _, client := range []string{"juicefs", "passthrough"} {
+	for _, client := range clientKinds {
+		if r.ColdStart[client] == 0 {
+			continue
+		}
 		fmt.Fprintf(&b, "%-11s cold start of the client %d ms; longest operation away from any kill %d ms\n", client,
 			r.ColdStart[client].Milliseconds(), r.Undisturbed[client].Milliseconds())
 	}
@@ -168,7 +175,11 @@ func (r *result) table() string {
 
 // section is the result for a document.
 func (r *result) section() string {
-	return fmt.Sprintf("`make recovery N=%d SEED=%d`, %s:\n\n```\n%s\n```", r.Wanted, r.Seed, r.Date.Format("2006-01-02"), strings.TrimSpace(r.table()))
+	kinds := ""
+	if r.Only != "" {
+		kinds = " KINDS=" + r.Only
+	}
+	return fmt.Sprintf("`make recovery N=%d SEED=%d%s`, %s:\n\n```\n%s\n```", r.Wanted, r.Seed, kinds, r.Date.Format("2006-01-02"), strings.TrimSpace(r.table()))
 }
 
 func sortedKeys[V any](m map[string]V) []string {

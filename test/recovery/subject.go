@@ -35,6 +35,10 @@ type subject struct {
 	evidence map[string]string
 
 	uid types.UID
+	// server is the pod with the agent and the client, if it is not the subject itself: the Mount Pod, of the name mountPod. nodeService is
+	// the pod of the driver that was killed last.
+	server, nodeService types.UID
+	mountPod            string
 	// coldStart is how long the first client took from its start to serving.
 	coldStart time.Duration
 	kills     []kill
@@ -79,9 +83,17 @@ func (s *subject) keepEvidence() {
 // session is how the node's log names the subject's session.
 func (s *subject) session() string { return string(sidecar.SessionID(s.uid, volumeName)) }
 
+// servedBy is the pod with the agent and the client.
+func (s *subject) servedBy() types.UID {
+	if s.server != "" {
+		return s.server
+	}
+	return s.uid
+}
+
 // agent is the first process of the sidecar.
 func (s *subject) agent() (int, error) {
-	pids, err := lab.Processes(s.uid, "sidemount-agent run")
+	pids, err := lab.Processes(s.servedBy(), "sidemount-agent run")
 	if err != nil {
 		return 0, err
 	}
@@ -97,7 +109,7 @@ func (s *subject) client() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	all, err := lab.Processes(s.uid, "")
+	all, err := lab.Processes(s.servedBy(), "")
 	if err != nil {
 		return 0, err
 	}

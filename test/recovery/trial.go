@@ -30,6 +30,7 @@ type trial struct {
 	namespace string
 	podLogs   string
 	log       *nodeLog
+	chart     *lab.Chart // with the CSI driver, if there are Mount Pods
 	subjects  []*subject
 	began     time.Time
 	// steady is when all workloads were at work, before the first kill.
@@ -84,7 +85,10 @@ func (t *trial) prepare(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	t.subjects = newSubjects()
+	if err := t.installDriver(ctx); err != nil {
+		return err
+	}
+	t.subjects = t.newSubjects()
 	for _, s := range t.subjects {
 		if err := t.start(ctx, s); err != nil {
 			return err
@@ -118,6 +122,9 @@ func (t *trial) atWork(ctx context.Context, s *subject) error {
 		w, err := s.behind(nil)
 		return w == "", err
 	}); err != nil {
+		return err
+	}
+	if err := t.locate(ctx, s); err != nil {
 		return err
 	}
 	said, err := t.started(ctx, s, t.began)
@@ -196,7 +203,7 @@ func (t *trial) removeObjects(ctx context.Context) error {
 			err = errors.Join(err, t.lab.Client.CoreV1().PersistentVolumes().Delete(ctx, s.files.PV.Name, metav1.DeleteOptions{}))
 		}
 	}
-	return err
+	return errors.Join(err, t.removeDriver(ctx))
 }
 
 // keepTraces copies logs and objects to where the next run does not remove them.
@@ -218,6 +225,10 @@ func (t *trial) keepTraces(ctx context.Context) {
 	keep("node.log", string(raw), err)
 	for name, args := range map[string][]string{"pods.yaml": {"get", "pods", "-o", "yaml"}, "events.txt": {"get", "events", "--sort-by=.lastTimestamp"}} {
 		out, err := t.lab.Kubectl(ctx, append(args, "-n", t.namespace)...)
+		keep(name, out, err)
+	}
+	for name, args := range t.driverTraces() {
+		out, err := t.lab.Kubectl(ctx, args...)
 		keep(name, out, err)
 	}
 	for _, s := range t.subjects {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/sidemount/sidemount/test/recovery/report"
@@ -39,7 +40,7 @@ func (s *scene) fioRun(n int, pattern string) error {
 		"--thread", "--fallocate=none", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0",
 		fmt.Sprint("--randseed=", s.seed+uint64(n)), "--output-format=json", "--output="+output)
 	if err != nil {
-		return errors.Join(err, fioDamage(output))
+		return errors.Join(err, fioDamage(output), fioSaid(output))
 	}
 	return s.fioFigures(output)
 }
@@ -73,6 +74,20 @@ func (s *scene) fioFigures(output string) error {
 	s.add("fio: requests to write", report.Class{Count: j.Write.Total, Longest: time.Duration(j.Write.Latency.Max)})
 	s.add("fio: requests to read", report.Class{Count: j.Read.Total, Longest: time.Duration(j.Read.Latency.Max)})
 	return nil
+}
+
+// fioSaid is what fio has written before its figures, where it says which call has failed.
+func fioSaid(output string) error {
+	raw, err := os.ReadFile(output)
+	if err != nil {
+		return nil
+	}
+	said, _, _ := strings.Cut(string(raw), "{")
+	var o fioOutput
+	if _, figures, ok := strings.Cut(string(raw), said); ok && json.Unmarshal([]byte(figures), &o) == nil && len(o.Jobs) == 1 {
+		return fmt.Errorf("fio: error %d: %s", o.Jobs[0].Error, tail(said))
+	}
+	return fmt.Errorf("fio: %s", tail(string(raw)))
 }
 
 // fioDamage tells damaged content from other trouble: fio ends with EILSEQ at the first block that is wrong.
