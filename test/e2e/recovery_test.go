@@ -15,8 +15,8 @@ import (
 	"github.com/sidemount/sidemount/test/lab"
 )
 
-// busy has requests under way all the time, from several processes. Each holds one file open.
-const busy = `for i in 1 2 3 4; do (exec 3>>/data/$i; while :; do echo x >&3 || exit 1; done) & done
+// restless has requests under way all the time, from several processes. Each holds one file open.
+const restless = `for i in 1 2 3 4; do (exec 3>>/data/$i; while :; do echo x >&3 || exit 1; done) & done
 while :; do ls /data >/dev/null; done`
 
 // cutOffAfter is what a node may need for a pod beyond its grace: the runtime is given a while to kill what waits for a volume, and only then
@@ -31,7 +31,7 @@ var _ = Describe("When something of a volume hangs or dies", func() {
 		DescribeTable("a pod with a "+c.name+" volume ends within its grace and leaves no mount",
 			func(ctx SpecContext, freeze func(context.Context, client, *corev1.Pod)) {
 				c.volume(ctx, ns, "data")
-				p := ns.create(ctx, lab.Pod("app", busy, lab.User(c.user), lab.Claim("data")))
+				p := ns.create(ctx, lab.Pod("app", restless, lab.User(c.user), lab.Claim("data")))
 				p = ns.running(ctx, "app")
 				Eventually(func() error {
 					_, err := ns.exec(ctx, "app", "test", "-s", "/data/4")
@@ -113,7 +113,7 @@ while echo x >&3 && echo y > step; do :; done 2>/tmp/why; echo "lost: $(cat /tmp
 
 	It("an Event tells why a client was replaced and how long requests waited", func(ctx SpecContext) {
 		juicefs.volume(ctx, ns, "data")
-		p := ns.create(ctx, lab.Pod("app", busy, lab.Claim("data")))
+		p := ns.create(ctx, lab.Pod("app", restless, lab.Claim("data")))
 		ns.running(ctx, "app")
 		Expect(syscall.Kill(juicefs.pid(ctx, p), syscall.SIGKILL)).To(Succeed())
 		Eventually(ns.events).WithArguments(ctx, "app").WithContext(ctx).Should(ContainElement(

@@ -40,7 +40,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func(ctx SpecContext) {
 		Expect(cluster.Stop(ctx)).To(Succeed())
-		Expect(os.RemoveAll(lab.Data)).To(Succeed())
+		Expect(lab.RemoveData("e2e-")).To(Succeed())
 	}, NodeTimeout(3*time.Minute))
 	Eventually(func(g Gomega) {
 		node, err := cluster.Client.CoreV1().Nodes().Get(ctx, lab.VirtualNode, metav1.GetOptions{})

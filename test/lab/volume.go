@@ -2,9 +2,11 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -51,6 +53,23 @@ func Passthrough(namespace, name string) (*FileSystem, error) {
 	f.PV.Spec.CSI.VolumeAttributes["sidemount.io/client"] = "passthrough"
 	f.PV.Spec.CSI.VolumeAttributes["path"] = f.Dir
 	return f, nil
+}
+
+// RemoveData removes the data of the file systems of namespaces whose names begin so. Others may be at work beside.
+func RemoveData(namespaces string) error {
+	dirs, err := filepath.Glob(filepath.Join(Data, namespaces+"*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(Data); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+		return err
+	}
+	return nil
 }
 
 func describe(namespace, name string) (*FileSystem, error) {

@@ -50,7 +50,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func(ctx SpecContext) {
 		Expect(cluster.Stop(ctx)).To(Succeed())
-		Expect(os.RemoveAll(lab.Data)).To(Succeed())
+		Expect(lab.RemoveData("hook-")).To(Succeed())
 	}, NodeTimeout(3*time.Minute))
 	hook = &process{address: hostAddress()}
 	_, err = cluster.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "sidemount"}}, metav1.CreateOptions{})

@@ -45,7 +45,7 @@ func run(ctx context.Context, rounds int, out string) (err error) {
 	defer func() {
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Minute)
 		defer cancel()
-		err = errors.Join(err, l.Stop(ending), os.RemoveAll(lab.Data))
+		err = errors.Join(err, l.Stop(ending), lab.RemoveData("bench"))
 	}()
 	b := &benchmark{lab: l, namespace: "bench"}
 	if err := b.prepare(ctx); err != nil {
