@@ -138,7 +138,7 @@ func (f *FS) readWrite(node uint64, file *os.File, access int) (*os.File, error)
 			return nil, err
 		}
 	}
-	both, err := f.open(node, unix.O_RDWR)
+	both, err := f.find(node, unix.O_RDWR)
 	if err == unix.EROFS && access == unix.O_RDONLY {
 		return file, nil
 	}

@@ -42,6 +42,8 @@ func (f *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 			return true
 		}
 		// A name that has vanished is still listed, without attributes, as it would be without READDIRPLUS.
+		f.removal.RLock()
+		defer f.removal.RUnlock()
 		if f.entry(int(dir.Fd()), in.NodeId, e.Name, entry) != fuse.OK {
 			*entry = fuse.EntryOut{}
 		}

@@ -100,7 +100,7 @@ func (f *FS) anyFile(fh, node uint64) (*os.File, error) {
 
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	f.removal.RLock()
-	file, err := f.reach(in.NodeId, int(in.Flags)&reopenable)
+	file, err := f.reachHeld(in.NodeId, int(in.Flags)&reopenable)
 	if err != nil {
 		f.removal.RUnlock()
 		return status(err)
@@ -113,7 +113,7 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	f.removal.RLock()
 	var file *os.File
 	access := in.Flags
-	s := f.make(in.NodeId, name, &out.EntryOut, func(dir int) (err error) {
+	s := f.makeHeld(in.NodeId, name, &out.EntryOut, func(dir int) (err error) {
 		file, access, err = f.createIn(dir, name, in)
 		return err
 	})

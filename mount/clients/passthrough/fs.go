@@ -37,7 +37,8 @@ type FS struct {
 	files  handles
 	gone   removed
 	full   sync.Once
-	// removal is held by whoever takes a name away, from looking whether the file is open until the name is gone; those who open hold it for reading.
+	// removal is held by whoever takes a name away or changes one, from looking what has it until the table and the directory agree again. Those who open or look up hold
+	// it for reading, so that what they have found is still there when it is noted.
 	removal  sync.RWMutex
 	modes    modes
 	backings backings
@@ -78,6 +79,7 @@ func (f *FS) Init(*fuse.Server) {
 	f.table = openTable(f.keep.Memory())
 	f.files.init(f.epoch())
 	f.hidden.init(f)
+	f.table.settle(f.isAt)
 	f.restoreMode()
 	f.backings.init(f.keep, f.table)
 }
@@ -99,8 +101,24 @@ func (f *FS) epoch() uint32 {
 // beneath keeps every path inside of the directory and on its file system, whatever somebody else makes of the directory meanwhile.
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 
-// open opens a node. The flags never create or truncate.
+// open opens a node. The flags never create or truncate. The caller does not hold removal.
 func (f *FS) open(node uint64, flags int) (*os.File, error) {
+	return f.settled(func() (*os.File, error) { return f.find(node, flags) })
+}
+
+// settled repeats a call that has used a wrong path, while no name is being changed: one may have been changed between looking the path up and using it.
+func (f *FS) settled(call func() (*os.File, error)) (*os.File, error) {
+	file, err := call()
+	if err != unix.ESTALE {
+		return file, err
+	}
+	f.removal.RLock()
+	defer f.removal.RUnlock()
+	return call()
+}
+
+// find is open for callers that hold removal, or can do without the file.
+func (f *FS) find(node uint64, flags int) (*os.File, error) {
 	if file, found, err := f.gone.open(node, flags); found {
 		return file, err
 	}
@@ -138,7 +156,7 @@ func (f *FS) nodeID(inode uint64) uint64 {
 	return inode
 }
 
-// entry answers with the object at a name, and counts that the kernel knows it.
+// entry answers with the object at a name, and counts that the kernel knows it. The caller holds removal.
 func (f *FS) entry(dir int, parent uint64, name string, out *fuse.EntryOut) fuse.Status {
 	if f.hidden.hides(parent, name) {
 		return fuse.ENOENT
@@ -199,9 +217,9 @@ func status(err error) fuse.Status {
 	return fuse.EIO
 }
 
-// in runs a call with a directory open.
+// in runs a call with a directory open. The caller holds removal.
 func (f *FS) in(node uint64, call func(dir int) error) fuse.Status {
-	dir, err := f.open(node, unix.O_PATH|unix.O_DIRECTORY)
+	dir, err := f.find(node, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return status(err)
 	}

@@ -81,6 +81,7 @@ func (h *hidden) openLocked() error {
 		return err
 	}
 	h.dir, h.node = os.NewFile(uintptr(fd), path), inner.Ino
+	h.fs.table.hide(inner.Ino)
 	return nil
 }
 
@@ -109,16 +110,30 @@ func (h *hidden) mkdir(path string, mode uint32) error {
 	return nil
 }
 
-// save gives the file at a name a second name here, if somebody has it open and it has no other. The name is that of its node, so doing it twice is harmless.
-func (h *hidden) save(dir int, name string) error {
+// save gives the file at a name a second name here, before that name goes, if the kernel knows the file by no other. Also if nobody has it open: somebody may be about to open
+// what he has just looked up, and must then still have it after this client. The name is that of its node, so doing it twice is harmless.
+func (h *hidden) save(dir int, parent uint64, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return nil // the call that follows says what is wrong
 	}
 	node := h.fs.nodeID(st.Ino)
-	if !h.fs.table.isOpen(node) {
+	at, as, ok := h.fs.table.at(node)
+	if !ok || h.fs.table.isSaved(node) {
 		return nil
 	}
+	if other := at != parent || as != name; other && st.Nlink > 1 && h.fs.isAt(node, at, as) {
+		return nil
+	}
+	err := h.link(dir, name, node)
+	if err != nil && !h.fs.table.isOpen(node) {
+		// Where no second name can be made, removing files has to work all the same. For as long as this client lives, it can be opened; see removed.
+		return nil
+	}
+	return err
+}
+
+func (h *hidden) link(dir int, name string, node uint64) error {
 	place, number, err := h.create()
 	if err != nil {
 		return err

@@ -11,6 +11,13 @@ import (
 
 // make runs a call that makes a name, and answers with what it made.
 func (f *FS) make(parent uint64, name string, out *fuse.EntryOut, call func(dir int) error) fuse.Status {
+	f.removal.RLock()
+	defer f.removal.RUnlock()
+	return f.makeHeld(parent, name, out, call)
+}
+
+// makeHeld is make for callers that hold removal.
+func (f *FS) makeHeld(parent uint64, name string, out *fuse.EntryOut, call func(dir int) error) fuse.Status {
 	if f.hidden.hides(parent, name) {
 		return fuse.EPERM
 	}
@@ -54,16 +61,18 @@ func (f *FS) Symlink(_ <-chan struct{}, h *fuse.InHeader, to, name string, out *
 
 // Link links by path, because linking an open place needs CAP_DAC_READ_SEARCH.
 func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	f.removal.RLock()
+	defer f.removal.RUnlock()
 	parent, old, ok := f.table.at(in.Oldnodeid)
 	if !ok {
 		return fuse.Status(unix.ESTALE)
 	}
-	from, err := f.open(parent, unix.O_PATH|unix.O_DIRECTORY)
+	from, err := f.find(parent, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return status(err)
 	}
 	defer from.Close()
-	s := f.make(in.NodeId, name, out, func(dir int) error {
+	s := f.makeHeld(in.NodeId, name, out, func(dir int) error {
 		// A file with several names is known by one, which may belong to another file by now. The kernel looks names up again when it hears of that.
 		if f.known(int(from.Fd()), old) != in.Oldnodeid {
 			return unix.ESTALE
@@ -85,7 +94,7 @@ func (f *FS) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Statu
 	f.removal.Lock()
 	defer f.removal.Unlock()
 	return f.in(h.NodeId, func(dir int) error {
-		if err := f.hidden.save(dir, name); err != nil {
+		if err := f.hidden.save(dir, h.NodeId, name); err != nil {
 			return err
 		}
 		f.gone.keep(f, dir, name)
@@ -97,6 +106,8 @@ func (f *FS) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status
 	if f.hidden.hides(h.NodeId, name) {
 		return fuse.EPERM
 	}
+	f.removal.RLock()
+	defer f.removal.RUnlock()
 	return f.in(h.NodeId, func(dir int) error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) })
 }
 
@@ -109,30 +120,36 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.
 		return status(err)
 	}
 	defer target.Close()
-	newDir := int(target.Fd())
 	f.removal.Lock()
 	defer f.removal.Unlock()
-	return f.in(in.NodeId, func(dir int) error {
-		moved := f.known(dir, from)
-		var swapped uint64
-		if in.Flags&unix.RENAME_EXCHANGE != 0 {
-			swapped = f.known(newDir, to)
-		} else if in.Flags&unix.RENAME_NOREPLACE == 0 {
-			if err := f.hidden.save(newDir, to); err != nil {
-				return err
-			}
-			f.gone.keep(f, newDir, to)
-		}
-		if err := unix.Renameat2(dir, from, newDir, to, uint(in.Flags)); err != nil {
+	return f.in(in.NodeId, func(dir int) error { return f.rename(dir, int(target.Fd()), in, from, to) })
+}
+
+// rename keeps what is replaced, and notes the new names before there are any: the next client finds out which of the two it came to.
+func (f *FS) rename(dir, newDir int, in *fuse.RenameIn, from, to string) error {
+	source, target := f.known(dir, from), f.known(newDir, to)
+	moves := []move{{node: source, parent: in.Newdir, name: to}}
+	switch {
+	case source == 0 || source == target:
+		// This fails, as when it is executed again, or changes nothing; there is nothing to keep.
+		moves = nil
+	case in.Flags&unix.RENAME_EXCHANGE != 0:
+		moves = append(moves, move{node: target, parent: in.NodeId, name: from})
+	case in.Flags&unix.RENAME_NOREPLACE == 0:
+		if err := f.hidden.save(newDir, in.Newdir, to); err != nil {
 			return err
 		}
-		if swapped != 0 {
-			if err := f.table.move(swapped, in.NodeId, from); err != nil {
-				return err
-			}
-		}
-		return f.table.move(moved, in.Newdir, to)
-	})
+		f.gone.keep(f, newDir, to)
+	}
+	if err := f.table.prepare(moves); err != nil {
+		return err
+	}
+	if err := unix.Renameat2(dir, from, newDir, to, uint(in.Flags)); err != nil {
+		f.table.drop(moves)
+		return err
+	}
+	f.table.commit(moves)
+	return nil
 }
 
 // known returns the node at a name, 0 if there is none.
@@ -142,6 +159,16 @@ func (f *FS) known(dir int, name string) uint64 {
 		return 0
 	}
 	return f.nodeID(st.Ino)
+}
+
+// isAt tells whether a node is the one at a name.
+func (f *FS) isAt(node, parent uint64, name string) bool {
+	dir, err := f.find(parent, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	return f.known(int(dir.Fd()), name) == node
 }
 
 func (f *FS) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {

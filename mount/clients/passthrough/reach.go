@@ -22,13 +22,18 @@ const reachKey = "passthrough/mode"
 // first. When a handle is opened again, or a request is executed again, that has to be had anew. The mode is changed for the moment of the open. What it was is
 // kept with the session, so that the next client puts it back should this one die in that moment.
 func (f *FS) reach(node uint64, flags int) (*os.File, error) {
-	file, err := f.open(node, flags)
+	return f.settled(func() (*os.File, error) { return f.reachHeld(node, flags) })
+}
+
+// reachHeld is reach for callers that hold removal.
+func (f *FS) reachHeld(node uint64, flags int) (*os.File, error) {
+	file, err := f.find(node, flags)
 	if !errors.Is(err, unix.EACCES) {
 		return file, err
 	}
 	f.modes.Lock()
 	defer f.modes.Unlock()
-	place, err := f.path(node)
+	place, err := f.find(node, unix.O_PATH)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +53,7 @@ func (f *FS) reach(node uint64, flags int) (*os.File, error) {
 	if err := unix.Chmod(procPath(place), mode|readWrite); err != nil {
 		return nil, errors.Join(err, f.forgetMode())
 	}
-	file, err = f.open(node, flags)
+	file, err = f.find(node, flags)
 	if back := unix.Chmod(procPath(place), mode); back != nil {
 		log.Printf("give a file its mode back: %v", back)
 		return file, err

@@ -16,10 +16,10 @@ const rootID = 1
 
 // table knows a path of every node that the kernel knows, as (parent, name) pairs in memory that outlives the process.
 //
-//	slot: node uint64 | parent uint64 | lookups uint64 | opens uint32, length uint16 | backing uint64 | name [255]byte
+//	slot: node uint64 | parent uint64 | lookups uint64 | opens uint32, length uint16, intended uint16 | backing uint64 | name [255]byte
 //
-// A slot with lookups is in use. Its other words are written before; a change of name is a new slot, so that a death in the middle leaves the old name or the
-// new one.
+// A slot with lookups is in use. Its other words are written before; a change of name is a new slot, so that a death in the middle leaves the old name, the
+// new one, or both. A rename writes the new name before it happens, as intended; see moves.go.
 type table struct {
 	slots []byte
 	used  *atomic.Uint64 // slots below this have been in use at some time
@@ -27,6 +27,10 @@ type table struct {
 	mu    sync.Mutex // guards what follows, and the slots
 	index map[uint64]int
 	free  []int
+	// twice are the slots of nodes that a client has left with several, until settle.
+	twice map[uint64][]int
+	// hidden is the node of the hidden directory, 0 while there is none. A node that is known by its name there stays so: that name is the last to go.
+	hidden uint64
 }
 
 const (
@@ -41,7 +45,7 @@ const (
 var errTableFull = errors.New("the table of nodes is full")
 
 func openTable(memory []byte) *table {
-	t := &table{slots: memory[tableHeader:], used: word(memory, 0), index: map[uint64]int{}}
+	t := &table{slots: memory[tableHeader:], used: word(memory, 0), index: map[uint64]int{}, twice: map[uint64][]int{}}
 	for i := range int(t.used.Load()) {
 		s := t.slot(i)
 		if word(s, 16).Load() == 0 {
@@ -50,11 +54,18 @@ func openTable(memory []byte) *table {
 		}
 		node := word(s, 0).Load()
 		if old, ok := t.index[node]; ok {
-			// The client died between the two slots of a rename; the path of either is compared with the inode before it is used.
-			t.release(old)
+			// The client died between the two slots of a change of name.
+			if t.twice[node] == nil {
+				t.twice[node] = []int{old}
+			}
+			t.twice[node] = append(t.twice[node], i)
+			if t.intended(i) {
+				continue
+			}
 		}
 		t.index[node] = i
 	}
+	t.dropOrphans()
 	return t
 }
 
@@ -70,7 +81,7 @@ func (t *table) know(node, parent uint64, name string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i, ok := t.index[node]
-	if ok && t.names(i, parent, name) {
+	if ok && (t.isHidden(i) || t.names(i, parent, name)) {
 		word(t.slot(i), 16).Add(1)
 		return nil
 	}
@@ -87,7 +98,7 @@ func (t *table) move(node, parent uint64, name string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i, ok := t.index[node]
-	if !ok || t.names(i, parent, name) {
+	if !ok || t.isHidden(i) || t.names(i, parent, name) {
 		return nil
 	}
 	return t.place(node, parent, name, t.use(i))
@@ -107,26 +118,36 @@ func (t *table) use(i int) use {
 
 // place writes a new slot for a node and frees the old one. The caller holds mu.
 func (t *table) place(node, parent uint64, name string, u use) error {
+	i, err := t.write(node, parent, name, u, false)
+	if err != nil {
+		return err
+	}
+	if old, ok := t.index[node]; ok {
+		t.release(old)
+	}
+	t.index[node] = i
+	return nil
+}
+
+// write fills a free slot. The caller holds mu.
+func (t *table) write(node, parent uint64, name string, u use, intended bool) (int, error) {
 	if len(name) > maxName {
-		return unix.ENAMETOOLONG
+		return 0, unix.ENAMETOOLONG
 	}
 	i, err := t.take()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	s := t.slot(i)
 	word(s, 0).Store(node)
 	word(s, 8).Store(parent)
 	binary.NativeEndian.PutUint32(s[24:], u.opens)
 	binary.NativeEndian.PutUint16(s[28:], uint16(len(name)))
+	t.intend(i, intended)
 	copy(s[nameAt:], name)
 	word(s, backingAt).Store(uint64(u.backing))
 	word(s, 16).Store(u.lookups)
-	if old, ok := t.index[node]; ok {
-		t.release(old)
-	}
-	t.index[node] = i
-	return nil
+	return i, nil
 }
 
 func (t *table) take() (int, error) {
