@@ -8,11 +8,11 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
 
-	"github.com/sidemount/sidemount/test/bench"
 	"github.com/sidemount/sidemount/test/lab"
 )
 
@@ -22,6 +22,7 @@ type options struct {
 	focus       string
 	procs       int
 	out, doc    string
+	reread      bool
 }
 
 func main() {
@@ -32,6 +33,7 @@ func main() {
 	flag.IntVar(&o.procs, "procs", 4, "`number` of tests at a time")
 	flag.StringVar(&o.out, "out", ".cache/conformance", "`directory` for reports and logs")
 	flag.StringVar(&o.doc, "doc", "", "Markdown `file` to write the result into (default: none)")
+	flag.BoolVar(&o.reread, "reread", false, "run nothing, and tell what the last run's report says")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -47,6 +49,13 @@ func run(ctx context.Context, o options) (err error) {
 	s, ok := suites[o.suite]
 	if !ok {
 		return fmt.Errorf("-suite %s: there are %v", o.suite, slices.Sorted(maps.Keys(suites)))
+	}
+	if o.reread {
+		r, err := readReport(filepath.Join(o.out, o.suite+"-"+o.node, "report.json"), s)
+		if err != nil {
+			return err
+		}
+		return r.publish(o)
 	}
 	p, err := build(ctx)
 	if err != nil {
@@ -75,11 +84,5 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Print(report.summary())
-	if o.doc != "" {
-		if err := bench.Write(o.doc, "conformance-"+o.suite+"-"+o.node, report.section(o)); err != nil {
-			return err
-		}
-	}
-	return report.verdict()
+	return report.publish(o)
 }

@@ -4,12 +4,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/onsi/ginkgo/v2/types"
+
+	"github.com/sidemount/sidemount/test/bench"
 )
 
 // report is how a run ended.
@@ -55,8 +58,19 @@ func (r *report) add(spec types.SpecReport) {
 		r.passed = append(r.passed, name)
 	case spec.Failure.Message != "":
 		// A test that its own condition has skipped says why; one that the command line has not selected does not.
-		r.skipped[spec.Failure.Message]++
+		r.skipped[strings.TrimSuffix(spec.Failure.Message, " -- skipping")]++
 	}
+}
+
+// publish prints the report, writes it down where it is wanted, and judges it.
+func (r report) publish(o options) error {
+	fmt.Print(r.summary())
+	if o.doc != "" {
+		if err := bench.Write(o.doc, "conformance-"+o.suite+"-"+o.node, r.section(o)); err != nil {
+			return err
+		}
+	}
+	return r.verdict()
 }
 
 func (r report) summary() string {
@@ -82,7 +96,10 @@ func (r report) section(o options) string {
 	}
 	b.WriteString("| not run | reason |\n|---|---|\n")
 	for _, s := range r.suite.skips {
-		fmt.Fprintf(&b, "| `%s` | %s |\n", s.name, s.reason)
+		fmt.Fprintf(&b, "| all with `%s` in their names | %s |\n", s.name, s.reason)
+	}
+	for _, reason := range slices.Sorted(maps.Keys(r.skipped)) {
+		fmt.Fprintf(&b, "| %d | the tests say: %s |\n", r.skipped[reason], cell(reason))
 	}
 	return b.String()
 }
