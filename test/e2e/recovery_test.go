@@ -31,8 +31,8 @@ var _ = Describe("When something of a volume hangs or dies", func() {
 		DescribeTable("a pod with a "+c.name+" volume ends within its grace and leaves no mount",
 			func(ctx SpecContext, freeze func(context.Context, client, *corev1.Pod)) {
 				c.volume(ctx, ns, "data")
-				p := ns.create(ctx, lab.Pod("app", restless, lab.User(c.user), lab.Claim("data")))
-				p = ns.running(ctx, "app")
+				ns.create(ctx, lab.Pod("app", restless, lab.User(c.user), lab.Claim("data")))
+				p := ns.running(ctx, "app")
 				Eventually(func() error {
 					_, err := ns.exec(ctx, "app", "test", "-s", "/data/4")
 					return err
@@ -66,10 +66,10 @@ var _ = Describe("When something of a volume hangs or dies", func() {
 		It("a running container of a "+c.name+" volume gets it back after agent and node's process have died together, without its open files", func(ctx SpecContext) {
 			c.volume(ctx, ns, "data")
 			// Where the kernel itself reads and writes the files of a passthrough volume, an open one goes on; a directory of the dead mount does not.
-			p := ns.create(ctx, lab.Pod("app", `cd /data; exec 3>>open; echo before > f
+			ns.create(ctx, lab.Pod("app", `cd /data; exec 3>>open; echo before > f
 while echo x >&3 && echo y > step; do :; done 2>/tmp/why; echo "lost: $(cat /tmp/why)"
 `+forever, lab.User(c.user), lab.Claim("data")))
-			p = ns.running(ctx, "app")
+			p := ns.running(ctx, "app")
 			Eventually(func() error {
 				_, err := ns.exec(ctx, "app", "test", "-s", "/data/open")
 				return err
