@@ -7,7 +7,9 @@
 // by its path and compared with its number; an unprivileged process cannot open by file handle. An unknown file handle is opened again from the node id and the
 // open flags that READ and WRITE carry. A directory stream continues at the offset that the kernel asks for.
 //
-// A file that is removed while somebody has it open would have no path any more. It gets one in a hidden directory of the root, until the kernel forgets it.
+// A file whose last known name goes while the kernel knows it would have no path any more, and somebody may have it open or be about to open it. It gets one in a hidden directory of
+// the root, until the kernel forgets it; what a killed client was told to forget is found by asking the kernel. A rename is noted before it happens, so that the next client
+// can tell which of the two names a file has. Directories that are removed while open are not kept.
 //
 // Where the kernel can (Linux 6.9), it reads and writes files by itself, so that an open file works while no client runs. See backings. How often a node is open may be counted too
 // high after a crash, never too low; its backing file is then kept until the kernel forgets the node.

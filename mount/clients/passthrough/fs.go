@@ -73,7 +73,7 @@ func New(v mount.Volume, keep keeper) (*FS, error) {
 func (f *FS) String() string { return string(mount.Passthrough) }
 
 // Init takes up what an earlier client of the session has left.
-func (f *FS) Init(*fuse.Server) {
+func (f *FS) Init(server *fuse.Server) {
 	// Modes come from the kernel with the umask of the caller applied.
 	unix.Umask(0)
 	f.table = openTable(f.keep.Memory())
@@ -82,6 +82,10 @@ func (f *FS) Init(*fuse.Server) {
 	f.table.settle(f.isAt)
 	f.restoreMode()
 	f.backings.init(f.keep, f.table)
+	f.hidden.removeOrphans()
+	if server != nil {
+		f.watchLeftovers(server, f.table.saved())
+	}
 }
 
 // epoch counts the clients of the session, so that their file handles differ.

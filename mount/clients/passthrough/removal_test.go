@@ -219,3 +219,41 @@ func TestAttributesDuringRenames(t *testing.T) {
 		}
 	}
 }
+
+// knowing is a kernel that knows some nodes.
+type knowing map[uint64]bool
+
+func (k knowing) InodeNotify(node uint64, _, _ int64) fuse.Status {
+	if k[node] {
+		return fuse.OK
+	}
+	return fuse.ENOENT
+}
+
+// A FORGET that a killed client has taken does not keep its file for ever.
+func TestHiddenFileWhoseForgetIsLost(t *testing.T) {
+	dir, m := t.TempDir(), newMemory()
+	before := newClient(t, dir, m)
+	root := fuse.InHeader{NodeId: rootID}
+	known, _ := create(t, before, "known")
+	_, _ = create(t, before, "lost")
+	twice, _ := create(t, before, "twice")
+	if s := before.Link(nil, &fuse.LinkIn{InHeader: root, Oldnodeid: twice}, "other", &fuse.EntryOut{}); s != fuse.OK {
+		t.Fatal(s)
+	}
+	for _, name := range []string{"known", "lost", "other"} {
+		if s := before.Unlink(nil, &root, name); s != fuse.OK {
+			t.Fatal(s)
+		}
+	}
+	wantHidden(t, dir, 3)
+	if err := os.WriteFile(filepath.Join(dir, before.hidden.dir.Name(), "999999999999"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	after := newClient(t, dir, m)
+	wantHidden(t, dir, 3)
+	after.removeLeftovers(knowing{known: true}, after.table.saved())
+	wantHidden(t, dir, 2)
+	wantLinks(t, after, known, 0)
+	wantLinks(t, after, twice, 1) // it can be looked up at any moment
+}
