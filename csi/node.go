@@ -60,6 +60,8 @@ type NodeOptions struct {
 	Objects  Objects
 	// Recorder writes events about pods. Required.
 	Recorder record.EventRecorder
+	// Sidecars lets pods bring sidecars of their own. nil: every volume is served by a Mount Pod.
+	Sidecars *Sidecars
 	// AgentPath is the agent's program, which asks mounts for their figures in a process of its own. Required.
 	AgentPath string
 	// MaxVolumes is how many volumes of the driver the node may have; the scheduler heeds it. 0: any number.

@@ -58,15 +58,15 @@ func (n *Node) NodeGetVolumeHealth(ctx context.Context, r *spec.NodeGetVolumeHea
 	if err != nil {
 		return nil, err
 	}
-	if _, held := n.options.Keeper.Find(t.real); b == nil && !held {
+	if b == nil && !n.held(t) {
 		return nil, notPublished(r.GetVolumeId(), path)
 	}
 	health := &spec.VolumeHealth{VolumeId: r.GetVolumeId()}
 	add := func(kind spec.VolumeHealthErrorType, reason, message string) {
 		health.HealthStatuses = append(health.HealthStatuses, &spec.VolumeHealth_VolumeHealthEntry{Status: kind, Reason: reason, Message: message})
 	}
-	if abnormal, message := n.options.Keeper.Condition(t.real); abnormal {
-		add(spec.VolumeHealthErrorType_DEGRADED, "MountPodTroubled", message)
+	if abnormal, reason, message := n.condition(t); abnormal {
+		add(spec.VolumeHealthErrorType_DEGRADED, reason, message)
 	}
 	if b != nil {
 		if _, err := n.usage(ctx, t, b); err != nil {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sidemount/sidemount/mount/mountpoint"
 )
@@ -36,6 +37,8 @@ type target struct {
 	// volume is what the kubelet calls the volume: the PersistentVolume's name, or for an inline volume its name in the pod. ""
 	// if the path is not made as the kubelet makes it.
 	volume string
+	// pod is the UID of the pod whose path it is, "" if volume is.
+	pod types.UID
 }
 
 // target checks a path. It need not exist.
@@ -62,7 +65,7 @@ func (d podsDir) target(path string) (target, error) {
 	}
 	t := target{path: path, real: filepath.Join(real, rel), rel: rel}
 	if parts := strings.Split(rel, "/"); len(parts) == kubeletLayoutParts && parts[1] == "volumes" && parts[2] == kubeletPlugin && parts[4] == "mount" {
-		t.volume = parts[3]
+		t.volume, t.pod = parts[3], types.UID(parts[0])
 	}
 	return t, nil
 }

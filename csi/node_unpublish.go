@@ -35,7 +35,7 @@ func (n *Node) NodeUnpublishVolume(ctx context.Context, r *spec.NodeUnpublishVol
 	n.step(stepRemoved)
 	n.seen.forget(t.real)
 	// The reference goes last: what is left when this process dies before is done by the repeated call.
-	if err := n.options.Keeper.Release(ctx, t.real); err != nil {
+	if err := n.release(ctx, t); err != nil {
 		return nil, err
 	}
 	return &spec.NodeUnpublishVolumeResponse{}, nil

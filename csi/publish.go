@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sidemount/sidemount/csi/mountpod"
+	"github.com/sidemount/sidemount/sidecar"
 )
 
 // Steps of publish and unpublish, for tests.
@@ -62,6 +63,9 @@ func (n *Node) deadline(ctx context.Context) (context.Context, context.CancelFun
 }
 
 func (n *Node) publish(ctx context.Context, p publication) error {
+	if p.hands() {
+		return n.hand(ctx, p)
+	}
 	if n.seen.is(p.target.real, p.digest) {
 		if whole, err := n.whole(p); whole || err != nil {
 			return err
@@ -82,6 +86,25 @@ func (n *Node) publish(ctx context.Context, p publication) error {
 	if err != nil {
 		return err
 	}
+	own, err := n.ownSidecar(ctx, p, func(m sidecar.Mount) bool { return kubeletName(m) == p.target.volume })
+	if err != nil {
+		return err
+	}
+	if own != nil {
+		err = n.openSession(ctx, p, source, *own)
+	} else {
+		err = n.share(ctx, p, source)
+	}
+	if err != nil {
+		return err
+	}
+	n.step(stepBound)
+	n.seen.add(p.target.real, p.digest)
+	return nil
+}
+
+// share has the target use the node's Mount Pod of its volume.
+func (n *Node) share(ctx context.Context, p publication, source sidecar.Source) error {
 	described, err := n.options.Volumes.Describe(source)
 	if err != nil {
 		if !p.known {
@@ -95,12 +118,7 @@ func (n *Node) publish(ctx context.Context, p publication) error {
 		return err
 	}
 	n.step(stepAcquired)
-	if err := n.bind(p, share); err != nil {
-		return err
-	}
-	n.step(stepBound)
-	n.seen.add(p.target.real, p.digest)
-	return nil
+	return n.bind(p, share)
 }
 
 // unfinished gives up what a failed publish has acquired if the kubelet will not come back for it. After the codes for which
@@ -116,7 +134,7 @@ func (n *Node) unfinished(ctx context.Context, p publication, err error) error {
 		return err // an earlier publish has succeeded, and its target is in use
 	}
 	n.seen.forget(p.target.real)
-	if release := n.options.Keeper.Release(context.WithoutCancel(ctx), p.target.real); release != nil {
+	if release := n.release(context.WithoutCancel(ctx), p.target); release != nil {
 		n.log(p.target).WithError(release).Error("share of a failed publish not released")
 	}
 	return err

@@ -67,7 +67,7 @@ func (n *Node) alive(b *bound) (volume mount.VolumeID, alive bool, err error) {
 
 // whole tells whether a target that was published has all that it needs.
 func (n *Node) whole(p publication) (bool, error) {
-	if _, held := n.options.Keeper.Find(p.target.real); !held {
+	if !n.held(p.target) {
 		return false, nil
 	}
 	b, err := n.mounted(p.target)
@@ -183,14 +183,21 @@ func bindShare(share mountpod.Share, dir *os.File, readOnly bool) error {
 	if len(at) == 0 || boundBy(at[0]).session != share.Session {
 		return fmt.Errorf("session %s is not mounted at %s: %w", share.Session, share.Path, mount.ErrUnavailable)
 	}
-	// Opened for its name only, so that the client is not asked.
-	fd, err := unix.Open(share.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	source, err := openDir(share.Path)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: share.Path, Err: err}
+		return err
 	}
-	source := os.NewFile(uintptr(fd), share.Path)
 	defer source.Close()
 	return mountpoint.BindAt(source, dir, readOnly)
+}
+
+// openDir opens a directory for its name only, so that no client is asked.
+func openDir(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 func (n *Node) log(t target) logrus.FieldLogger { return n.options.Log.WithField("target", t.path) }

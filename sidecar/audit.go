@@ -53,6 +53,42 @@ func (g *Guest) Audit(pod *corev1.Pod, mounts []Mount, knownCA func(pem string) 
 	return g.apart(pod, expected)
 }
 
+// AuditHanded is Audit for one volume of a pod whose session the node's CSI driver hands over: who gets the session's socket gets the volume's
+// Secret.
+func AuditHanded(pod *corev1.Pod, m Mount, driver string) error {
+	place := handedPlace{pod, driver}
+	want, _ := Container(m, place.session(m))
+	sidecars := []corev1.Container{want}
+	place.finish(sidecars)
+	at := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == want.Name })
+	if at < 0 {
+		return fmt.Errorf("container %s is not there: %w", want.Name, ErrAltered)
+	}
+	got := pod.Spec.InitContainers[at]
+	if why := altered(sidecars[0], got, func(string) bool { return false }); why != "" {
+		return fmt.Errorf("container %s has %s: %w", want.Name, why, ErrAltered)
+	}
+	if got.RestartPolicy == nil || *got.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+		return fmt.Errorf("container %s is no native sidecar any more, it has lost its restartPolicy: %w", want.Name, ErrAltered)
+	}
+	for _, v := range pod.Spec.Volumes {
+		if v.Name == agentVolume && shows(v, driver, AgentAttribute) == "" {
+			return fmt.Errorf("volume %s has a program of others: %w", v.Name, ErrAltered)
+		}
+		// A second volume with the same session would be another way to it.
+		if shows(v, driver, SessionAttribute) == m.Volume.Name && v.Name != sessionVolume(m.Volume.Name) {
+			return fmt.Errorf("volume %s shows the session of another: %w", v.Name, ErrAltered)
+		}
+	}
+	var err error
+	eachMounts(pod, func(container string, mounts []corev1.VolumeMount) {
+		if container != want.Name && slices.ContainsFunc(mounts, func(v corev1.VolumeMount) bool { return v.Name == sessionVolume(m.Volume.Name) }) {
+			err = fmt.Errorf("container %s mounts %s: %w", container, sessionVolume(m.Volume.Name), ErrAltered)
+		}
+	})
+	return err
+}
+
 // apart finds containers that see what is the sidecars' only.
 func (g *Guest) apart(pod *corev1.Pod, sidecars map[string]corev1.Container) error {
 	private := []string{agentVolume, runVolume}
@@ -87,6 +123,9 @@ func altered(want, got corev1.Container, knownCA func(string) bool) string {
 	case got.Lifecycle != nil || len(got.EnvFrom) > 0 || len(got.VolumeDevices) > 0 || got.WorkingDir != "":
 		return "hooks, devices or environment of others"
 	}
+	if why := alteredProbes(want, got); why != "" {
+		return why
+	}
 	for _, e := range got.Env {
 		if e.Name == GuestCA && !knownCA(e.Value) || strings.HasPrefix(e.Name, "LD_") || e.Name == "PATH" {
 			return "variable " + e.Name
@@ -98,11 +137,28 @@ func altered(want, got corev1.Container, knownCA func(string) bool) string {
 	return strayMounts(want.VolumeMounts, got.VolumeMounts)
 }
 
+// alteredProbes finds commands that a kubelet would run in the container.
+func alteredProbes(want, got corev1.Container) string {
+	if got.LivenessProbe != nil || got.ReadinessProbe != nil {
+		return "probes of others"
+	}
+	command := func(p *corev1.Probe) []string {
+		if p == nil || p.Exec == nil {
+			return nil
+		}
+		return p.Exec.Command
+	}
+	if !slices.Equal(command(want.StartupProbe), command(got.StartupProbe)) {
+		return "another startup probe"
+	}
+	return ""
+}
+
 // strayMounts compares mounts. Caches and directories of the host may differ, because a claim that was unbound at admission may have got
 // others than its StorageClass promised; but nothing may lie over what is executed or trusted.
 func strayMounts(want, got []corev1.VolumeMount) string {
 	essential := func(m corev1.VolumeMount) bool {
-		return slices.Contains([]string{agentVolume, runVolume, mountsVolume, tokenVolume}, m.Name)
+		return slices.Contains([]string{agentVolume, runVolume, mountsVolume, tokenVolume}, m.Name) || strings.HasPrefix(m.Name, sessionVolume(""))
 	}
 	same := func(a, b corev1.VolumeMount) bool {
 		return a.Name == b.Name && a.MountPath == b.MountPath && a.SubPath == b.SubPath && b.SubPathExpr == ""

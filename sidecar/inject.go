@@ -13,22 +13,27 @@ import (
 // InjectedAnnotation on a pod lists the volumes that its sidecars serve, separated by commas.
 const InjectedAnnotation = "sidemount.io/injected"
 
-// InjectOptions are the directories of the node, or Guest for a node that has none of ours. All paths are absolute and on the
-// host.
+// InjectOptions are the directories of the node, Guest for a node that has none of ours, or Driver for one with our CSI driver. All paths are
+// absolute and on the host.
 type InjectOptions struct {
-	// AgentDir holds the agent's executable; it is mounted read-only into every sidecar. Required without Guest.
+	// AgentDir holds the agent's executable; it is mounted read-only into every sidecar. Required without Guest and Driver.
 	AgentDir string
-	// SessionDir is the directory of the session's socket, by the volume's name in the pod. Required without Guest.
+	// SessionDir is the directory of the session's socket, by the volume's name in the pod. Required without Guest and Driver.
 	SessionDir func(volume string) string
-	// TargetDir is the mount point of the session, by the volume's name in the pod. Required without Guest.
+	// TargetDir is the mount point of the session, by the volume's name in the pod. Required without Guest and Driver.
 	TargetDir func(volume string) string
 	// Guest makes the pod bring its own broker, for nodes on which nothing of ours runs. nil: the node has a broker.
 	Guest *Guest
+	// Driver is the CSI driver of the node that hands the sessions over, in inline volumes. "": there is none.
+	Driver string
 }
 
 func (o InjectOptions) check() error {
 	if o.Guest != nil {
 		return o.Guest.check()
+	}
+	if o.Driver != "" {
+		return nil
 	}
 	if o.AgentDir == "" || o.SessionDir == nil || o.TargetDir == nil {
 		return errors.New("inject needs the directories of agent, sessions and targets")
@@ -106,6 +111,9 @@ type injector struct {
 func newInjector(pod *corev1.Pod, o InjectOptions) injector {
 	if o.Guest != nil {
 		return injector{guestPlace{pod, o.Guest}, pod}
+	}
+	if o.Driver != "" {
+		return injector{handedPlace{pod, o.Driver}, pod}
 	}
 	return injector{nodePlace{pod, o}, pod}
 }

@@ -148,6 +148,9 @@ func (r *Resolver) outlineClass(ctx context.Context, volume string, claim *corev
 			return Source{}, errUnread // any PersistentVolume without a class may become its own
 		}
 	}
+	if r.classes == nil {
+		return Source{}, errUnread // whoever has none asks about claims that are bound
+	}
 	class, err := r.classes.StorageClass(ctx, name)
 	if apierrors.IsNotFound(err) {
 		return Source{}, errUnread

@@ -48,20 +48,20 @@ func Reinject(pod *corev1.Pod) *corev1.Pod {
 	for _, name := range volumes {
 		sidecars[ContainerName(name)] = true
 	}
-	first(out, sidecars)
+	first(out, sidecars, func(m corev1.VolumeMount) bool { return m.Name == mountsVolume })
 	return out
 }
 
 // first moves the sidecars to the front if a container that needs them is before the last of them. Otherwise the order stays, so that
 // two webhooks that both want to be first do not undo each other's work.
-func first(pod *corev1.Pod, sidecars map[string]bool) {
+func first(pod *corev1.Pod, sidecars map[string]bool, needs func(corev1.VolumeMount) bool) {
 	needy, last := -1, -1
 	for i, c := range pod.Spec.InitContainers {
 		if sidecars[c.Name] {
 			last = i
 			continue
 		}
-		if needy < 0 && slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == mountsVolume }) {
+		if needy < 0 && slices.ContainsFunc(c.VolumeMounts, needs) {
 			needy = i
 		}
 	}

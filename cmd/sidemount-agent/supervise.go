@@ -13,6 +13,7 @@ import (
 
 	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/sidecar/grant"
+	"github.com/sidemount/sidemount/sidecar/readiness"
 	"github.com/sidemount/sidemount/sidecar/solo"
 )
 
@@ -81,11 +82,11 @@ func parseSession(text string) (solo.Session, error) {
 // runReady is what a kubelet runs as a startup probe.
 func runReady(args []string) int {
 	flags := flag.NewFlagSet("ready", flag.ContinueOnError)
-	socket := flags.String("socket", "/run/sidemount/status/status.sock", "the socket of supervise")
+	socket := flags.String("socket", "/run/sidemount/status/status.sock", "the socket of whoever holds the sessions")
 	if err := flags.Parse(args); err != nil || flags.NArg() != 1 {
 		return exitUsage
 	}
-	if err := solo.Ask(context.Background(), *socket, flags.Arg(0)); err != nil {
+	if err := readiness.Ask(context.Background(), *socket, flags.Arg(0)); err != nil {
 		return fail(err)
 	}
 	return exitOK

@@ -19,6 +19,7 @@ import (
 	"github.com/sidemount/sidemount/csi"
 	"github.com/sidemount/sidemount/csi/endpoint"
 	"github.com/sidemount/sidemount/csi/mountpod"
+	"github.com/sidemount/sidemount/csi/podsession"
 	"github.com/sidemount/sidemount/csi/registration"
 	"github.com/sidemount/sidemount/mount/broker"
 )
@@ -31,7 +32,7 @@ type csiNodeOptions struct {
 	agentPath                       string
 	priorityClass, serviceAccount   string
 	imagePullSecrets                []string
-	hostNetwork                     bool
+	hostNetwork, sidecars           bool
 	maxVolumes                      int64
 	topology                        map[string]string
 	registrationDir, registeredPath string
@@ -75,6 +76,7 @@ func (o *csiNodeOptions) addTo(f *pflag.FlagSet) {
 	f.StringVar(&o.serviceAccount, "mount-service-account", "", "service account of Mount Pods whose volume names none (default: the namespace's)")
 	f.StringSliceVar(&o.imagePullSecrets, "image-pull-secret", nil, "Secret in --namespace with credentials for the clients' images; may be repeated")
 	f.BoolVar(&o.hostNetwork, "mount-host-network", false, "run Mount Pods in the network of the host")
+	f.BoolVar(&o.sidecars, "sidecars", false, "serve the volumes of pods that bring sidecars of their own by these (sidemount.io/injection=node); needs the right to get pods")
 	f.Int64Var(&o.maxVolumes, "max-volumes", 0, "volumes of the driver that pods of this node may have; 0 for any number")
 	f.StringToStringVar(&o.topology, "topology", nil, "topology of this node, as labels that the kubelet puts on the Node, e.g. topology.example.com/rack=7")
 	f.StringVar(&o.registrationDir, "registration-dir", "", "the kubelet's directory of plugins (default: plugins_registry below --kubelet-dir)")
@@ -119,6 +121,7 @@ type csiNode struct {
 	recorder     *recorder
 	broker       *broker.Broker
 	keeper       *mountpod.Keeper
+	podSessions  *podsession.Keeper
 	registration *registration.Registration
 }
 
@@ -132,7 +135,7 @@ func runCSINode(ctx context.Context, o *csiNodeOptions) error {
 	}
 	defer unlock()
 	n := &csiNode{csiDriver: newCSIDriver(), options: o}
-	for _, step := range []func(context.Context) error{n.connectCluster, n.holdSessions, n.keepMountPods, n.serveCSI, n.register} {
+	for _, step := range []func(context.Context) error{n.connectCluster, n.holdSessions, n.keepMountPods, n.keepPodSessions, n.serveCSI, n.register} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -228,6 +231,16 @@ func (n *csiNode) keepMountPods(ctx context.Context) error {
 	return nil
 }
 
+// keepPodSessions keeps the sessions of pods with sidecars of their own.
+func (n *csiNode) keepPodSessions(context.Context) (err error) {
+	n.podSessions, err = podsession.New(podsession.Options{Broker: n.broker, MountsDir: filepath.Join(n.options.stateDir, "mounts")})
+	if err != nil {
+		return err
+	}
+	n.add("sessions of pods", n.podSessions.Run)
+	return nil
+}
+
 // nodeUID is the Node's, which is to own its Mount Pods. A driver that may not read its Node goes on without.
 func (n *csiNode) nodeUID(ctx context.Context) (types.UID, error) {
 	object, err := apiObjects{n.clients.pods}.Node(ctx, n.options.nodeName)
@@ -247,7 +260,14 @@ func (n *csiNode) serveCSI(context.Context) error {
 	if err != nil {
 		return err
 	}
+	var sidecars *csi.Sidecars
+	if o.sidecars {
+		sidecars = &csi.Sidecars{
+			Driver: o.driverName, Sessions: n.podSessions, AgentDir: n.agentDir(), Pods: apiObjects{n.clients.pods}, Volumes: volumes,
+		}
+	}
 	service, err := csi.NewNode(csi.NodeOptions{
+		Sidecars:   sidecars,
 		NodeName:   o.nodeName,
 		KubeletDir: o.kubeletDir,
 		Keeper:     n.keeper,

@@ -36,6 +36,10 @@ func (o apiObjects) Secret(ctx context.Context, namespace, name string) (*corev1
 	return permitted(ctx, name, o.client.CoreV1().Secrets(namespace).Get)
 }
 
+func (o apiObjects) Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	return permitted(ctx, name, o.client.CoreV1().Pods(namespace).Get)
+}
+
 // permitted gets an object and waits for the node authorizer.
 func permitted[T any](ctx context.Context, name string, get func(context.Context, string, metav1.GetOptions) (T, error)) (T, error) {
 	deadline := time.Now().Add(authorizerLag)

@@ -90,6 +90,9 @@ func (o *webhookOptions) complete() error {
 	if o.namespace == "" || o.service == "" || o.secret == "" || o.audience == "" {
 		return errors.New("--namespace, --service, --secret and --audience must not be empty")
 	}
+	if len(o.driverNames) == 0 {
+		return errors.New("--driver-name must not be empty")
+	}
 	if o.agentImage == "" {
 		o.agentImage = "ghcr.io/sidemount/sidemount:" + version
 	}
@@ -162,7 +165,7 @@ func (o *webhookOptions) server(c *clients, k *certificate.Keeper, r *recorder, 
 		return nil, err
 	}
 	guest := func(ctx context.Context) (*sidecar.Guest, error) { return o.guest(ctx, c, k) }
-	hook, err := webhook.New(webhook.Options{Resolver: resolver, Guest: guest, Compatible: o.compatible, Observe: m.observe})
+	hook, err := webhook.New(webhook.Options{Resolver: resolver, Guest: guest, Driver: o.driverNames[0], Compatible: o.compatible, Observe: m.observe})
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/mount/broker"
 	"github.com/sidemount/sidemount/sidecar/grant"
+	"github.com/sidemount/sidemount/sidecar/readiness"
 )
 
 // Granter tells what the pod's volumes are. *grant.Client is one.
@@ -102,7 +103,7 @@ func (h *Holder) Run(ctx context.Context) error {
 	if err := install(h.o.Agent, h.o.InstallDir); err != nil {
 		return err
 	}
-	status, err := h.listen()
+	status, err := readiness.Listen(h.statusSocket())
 	if err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func (h *Holder) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var parts sync.WaitGroup
-	parts.Go(func() { h.serveStatus(ctx, status) })
+	parts.Go(func() { readiness.Serve(ctx, status, h.reached) })
 	parts.Go(func() { h.keep(ctx) })
 	select {
 	case err = <-ended:

@@ -19,6 +19,7 @@ import (
 	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/mount/fuse"
 	"github.com/sidemount/sidemount/sidecar/grant"
+	"github.com/sidemount/sidemount/sidecar/readiness"
 )
 
 // inside marks the process that runs in a mount namespace of its own, so that no test can leave a mount on the machine.
@@ -176,7 +177,7 @@ func (tr *trial) says(state, want string) {
 	var last error
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		ctx, cancel := context.WithTimeout(tr.t.Context(), patience)
-		last = Ask(ctx, filepath.Join(tr.dir, "run", "status", "status.sock"), state)
+		last = readiness.Ask(ctx, filepath.Join(tr.dir, "run", "status", "status.sock"), state)
 		cancel()
 		if want == "" && last == nil || want != "" && last != nil && strings.Contains(last.Error(), want) {
 			return
@@ -212,14 +213,14 @@ func TestAPodsLife(t *testing.T) {
 	tr := newTrial(t)
 	tr.start()
 	tr.says("nonsense", "no such state")
-	tr.says(Mounted, "Secret a/b is not found")
+	tr.says(readiness.Mounted, "Secret a/b is not found")
 	tr.service.set(nil, errors.New("nobody answers"))
-	tr.says(Mounted, "nobody answers")
+	tr.says(readiness.Mounted, "nobody answers")
 	tr.service.set(tr.passthrough(), nil)
-	tr.says(Mounted, "")
-	tr.says(Serving, `volume "data"`)
+	tr.says(readiness.Mounted, "")
+	tr.says(readiness.Serving, `volume "data"`)
 	first := tr.client()
-	tr.says(Serving, "")
+	tr.says(readiness.Serving, "")
 	tr.touch("first")
 
 	// The client's container dies as a whole.
@@ -228,7 +229,7 @@ func TestAPodsLife(t *testing.T) {
 	}
 	_ = first.Wait()
 	second := tr.client()
-	tr.says(Serving, "")
+	tr.says(readiness.Serving, "")
 	tr.touch("second")
 
 	// The pod ends: clients first, as their containers do.
@@ -245,7 +246,7 @@ func TestTheEndDoesNotWaitForAClientThatNeverCame(t *testing.T) {
 	tr := newTrial(t)
 	tr.service.set(tr.passthrough(), nil)
 	tr.start()
-	tr.says(Mounted, "")
+	tr.says(readiness.Mounted, "")
 	began := time.Now()
 	tr.end()
 	if took := time.Since(began); took > 2*time.Second {
@@ -259,11 +260,11 @@ func TestAMendedVolumeReachesAClientThatCouldNotServe(t *testing.T) {
 	wrong.Config["path"] = filepath.Join(tr.dir, "absent")
 	tr.service.set(wrong, nil)
 	tr.start()
-	tr.says(Mounted, "")
+	tr.says(readiness.Mounted, "")
 	tr.client()
-	tr.says(Serving, "absent")
+	tr.says(readiness.Serving, "absent")
 	tr.service.set(tr.passthrough(), nil)
-	tr.says(Serving, "")
+	tr.says(readiness.Serving, "")
 	tr.end()
 }
 
@@ -273,7 +274,7 @@ func TestAnotherVolumesDescriptionIsNotUsed(t *testing.T) {
 	other.Name = "other"
 	tr.service.set(other, nil)
 	tr.start()
-	tr.says(Mounted, `got "other"`)
+	tr.says(readiness.Mounted, `got "other"`)
 	tr.end()
 }
 

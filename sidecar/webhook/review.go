@@ -39,7 +39,7 @@ func (w *Webhook) serve(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, "not an AdmissionReview", http.StatusBadRequest)
 		return
 	}
-	response, outcome, err := w.review(r.Context(), review.Request)
+	response, outcome, err := w.review(r.Context(), review.Request, r.URL.Path == NodePath)
 	w.o.Observe(outcome)
 	if err != nil {
 		log.G(r.Context()).WithError(err).WithField("namespace", review.Request.Namespace).Warn("review failed")
@@ -55,8 +55,8 @@ func (w *Webhook) serve(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// review decides about one object. The error means that nothing can be decided now.
-func (w *Webhook) review(ctx context.Context, r *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, Outcome, error) {
+// review decides about one object; handed means that its node hands the sessions over. The error means that nothing can be decided now.
+func (w *Webhook) review(ctx context.Context, r *admissionv1.AdmissionRequest, handed bool) (*admissionv1.AdmissionResponse, Outcome, error) {
 	allowed := &admissionv1.AdmissionResponse{Allowed: true}
 	if r.Operation != admissionv1.Create || r.SubResource != "" || r.Resource.Group != "" || r.Resource.Resource != "pods" {
 		return allowed, Skipped, nil
@@ -77,7 +77,7 @@ func (w *Webhook) review(ctx context.Context, r *admissionv1.AdmissionRequest) (
 		logger.WithField("reason", why).Debug("pod left as it is")
 		return allowed, Skipped, nil
 	}
-	out, warnings, err := w.inject(ctx, pod)
+	out, warnings, err := w.inject(ctx, pod, handed)
 	allowed.Warnings = warnings
 	var e *sidecar.Error
 	switch {
@@ -102,9 +102,12 @@ func (w *Webhook) review(ctx context.Context, r *admissionv1.AdmissionRequest) (
 }
 
 // inject returns the changed pod, or nil if there is nothing to change.
-func (w *Webhook) inject(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, []string, error) {
+func (w *Webhook) inject(ctx context.Context, pod *corev1.Pod, handed bool) (*corev1.Pod, []string, error) {
 	if sidecar.GuestVolumes(pod) != nil {
 		return sidecar.Reinject(pod), nil, nil
+	}
+	if sidecar.HandedVolumes(pod, w.o.Driver) != nil {
+		return sidecar.ReinjectHanded(pod, w.o.Driver), nil, nil
 	}
 	outlined, err := w.o.Resolver.Outline(ctx, pod)
 	if err != nil {
@@ -114,11 +117,13 @@ func (w *Webhook) inject(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, []s
 	if err != nil || len(outlined.Mounts) == 0 {
 		return nil, warnings, err
 	}
-	guest, err := w.o.Guest(ctx)
-	if err != nil {
+	mounts, options := outlined.Mounts, sidecar.InjectOptions{Driver: w.o.Driver}
+	if handed {
+		mounts = sidecar.Distinct(mounts)
+	} else if options.Guest, err = w.o.Guest(ctx); err != nil {
 		return nil, nil, fmt.Errorf("inject: %w", err)
 	}
-	out, err := sidecar.Inject(pod, outlined.Mounts, sidecar.InjectOptions{Guest: guest})
+	out, err := sidecar.Inject(pod, mounts, options)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -25,6 +25,8 @@ type Options struct {
 	Resolver Resolver
 	// Guest returns how pods reach this service; it is asked for every pod, because authorities and addresses change. Required.
 	Guest func(ctx context.Context) (*sidecar.Guest, error)
+	// Driver is the CSI driver that hands sessions to the sidecars of pods that are reviewed at NodePath. Required.
+	Driver string
 	// Compatible honours the labels of the JuiceFS CSI driver too. Default false.
 	Compatible bool
 	// Observe is called with the outcome of every review. nil: nobody counts.
@@ -51,8 +53,8 @@ type Webhook struct{ o Options }
 
 // New checks the options.
 func New(o Options) (*Webhook, error) {
-	if o.Resolver == nil || o.Guest == nil {
-		return nil, errors.New("the webhook needs a resolver, and how pods reach it")
+	if o.Resolver == nil || o.Guest == nil || o.Driver == "" {
+		return nil, errors.New("the webhook needs a resolver, how pods reach it, and a driver")
 	}
 	if o.Observe == nil {
 		o.Observe = func(Outcome) {}
@@ -60,7 +62,11 @@ func New(o Options) (*Webhook, error) {
 	return &Webhook{o}, nil
 }
 
-// Handler serves the reviews at any path.
+// NodePath is where pods are reviewed whose nodes run our CSI driver: their sidecars get their sessions from it, and nothing in the pod
+// is privileged.
+const NodePath = "/node"
+
+// Handler serves the reviews, at any path but NodePath of pods that bring their own broker.
 func (w *Webhook) Handler() http.Handler { return http.HandlerFunc(w.serve) }
 
 // ErrVersion means that the cluster has no native sidecars.

@@ -50,7 +50,7 @@ func guest(context.Context) (*sidecar.Guest, error) {
 func newWebhook(t *testing.T, o *outlines, compatible bool) (*Webhook, *[]Outcome) {
 	t.Helper()
 	seen := new([]Outcome)
-	w, err := New(Options{Resolver: o, Guest: guest, Compatible: compatible, Observe: func(o Outcome) { *seen = append(*seen, o) }})
+	w, err := New(Options{Resolver: o, Guest: guest, Driver: sidecar.DefaultDriver, Compatible: compatible, Observe: func(o Outcome) { *seen = append(*seen, o) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,6 +38,8 @@ var rules = []rule{
 		"it is in the agent, and in every sidecar with it"},
 	{"sidecar/solo", []string{"k8s.io/", "sigs.k8s.io/", "google.golang.org/grpc", "github.com/virtual-kubelet/", "net/http"},
 		"it is in the agent, and in every sidecar with it"},
+	{"sidecar/readiness", []string{"k8s.io/", "sigs.k8s.io/", "google.golang.org/grpc", "github.com/virtual-kubelet/", "net/http"},
+		"it is in the agent, and in every sidecar with it"},
 	{"sidecar/webhook/...", []string{module + "/mount/broker", module + "/sidecar/agent", module + "/provider", module + "/node", module + "/csi", module + "/cmd"},
 		"admission changes pods and mounts nothing; it must build and run without any node"},
 	{"node/...", []string{module + "/mount", module + "/sidecar", module + "/provider", module + "/csi", module + "/cmd"},
