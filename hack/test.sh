@@ -11,7 +11,7 @@ unit() {
   local packages failed log
   BIN=$BIN hack/helm/build.sh # without it the chart's tests render nothing
   log=$(mktemp)
-  packages=$(go list ./... | grep -Ev '/test/(e2e|webhook)$')
+  packages=$(go list ./... | grep -Ev '/test/(e2e|webhook|sidecars)$')
   # shellcheck disable=SC2086 # a list of packages
   if ! CGO_ENABLED=1 go test -race -timeout 20m $packages 2>&1 | tee "$log"; then
     failed=$(awk '$1 == "FAIL" && $2 ~ "/" {print $2}' "$log" | sort -u)
@@ -37,7 +37,7 @@ e2e() {
   # What the chart needs, before the clock of a spec runs.
   BIN=$BIN hack/helm/build.sh
   BIN=$BIN hack/build-csi.sh
-  go test -v -count=1 -p 1 -timeout 40m ./test/e2e ./test/webhook -ginkgo.v -ginkgo.flake-attempts=2 "${E2E_ARGS[@]}"
+  go test -v -count=1 -p 1 -timeout 40m ./test/e2e ./test/webhook ./test/sidecars -ginkgo.v -ginkgo.flake-attempts=2 "${E2E_ARGS[@]}"
 }
 
 read -ra E2E_ARGS <<<"${E2E_ARGS:-}"
