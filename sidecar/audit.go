@@ -50,7 +50,22 @@ func (g *Guest) Audit(pod *corev1.Pod, mounts []Mount, knownCA func(pem string) 
 	if found != len(expected) {
 		return fmt.Errorf("%d of %d containers are there: %w", found, len(expected), ErrAltered)
 	}
+	if err := ownDirectories(pod); err != nil {
+		return err
+	}
 	return g.apart(pod, expected)
+}
+
+// ownDirectories holds the volumes of the agent, of the sockets and of the mounts to be the pod's own directories: in one that others can reach, they could
+// exchange the agent's program or talk to the sockets.
+func ownDirectories(pod *corev1.Pod) error {
+	for _, name := range []string{agentVolume, runVolume, mountsVolume} {
+		at := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == name })
+		if at < 0 || pod.Spec.Volumes[at].EmptyDir == nil {
+			return fmt.Errorf("volume %s is no emptyDir: %w", name, ErrAltered)
+		}
+	}
+	return nil
 }
 
 // AuditHanded is Audit for one volume of a pod whose session the node's CSI driver hands over: who gets the session's socket gets the volume's

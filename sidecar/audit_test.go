@@ -84,7 +84,10 @@ func TestAuditRefuses(t *testing.T) {
 				Name: "debug", VolumeMounts: []corev1.VolumeMount{{Name: runVolume, MountPath: "/t"}},
 			}}}
 		},
-		"no client": func(p *corev1.Pod) { p.Spec.InitContainers = p.Spec.InitContainers[:1] },
+		"an agent from a claim": func(p *corev1.Pod) { become(p, agentVolume) },
+		"sockets in a claim":    func(p *corev1.Pod) { become(p, runVolume) },
+		"mounts in a claim":     func(p *corev1.Pod) { become(p, mountsVolume) },
+		"no client":             func(p *corev1.Pod) { p.Spec.InitContainers = p.Spec.InitContainers[:1] },
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := audited(t, change); !errors.Is(err, ErrAltered) {
@@ -96,4 +99,13 @@ func TestAuditRefuses(t *testing.T) {
 
 func add(c *corev1.Container, volume, at string) {
 	c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: volume, MountPath: at})
+}
+
+// become makes a volume a claim that other pods may use too.
+func become(p *corev1.Pod, volume string) {
+	for i := range p.Spec.Volumes {
+		if p.Spec.Volumes[i].Name == volume {
+			p.Spec.Volumes[i].VolumeSource = corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "shared"}}
+		}
+	}
 }
