@@ -137,20 +137,26 @@ func (s *session) attached(c wire.Client) {
 		if !current {
 			return
 		}
+		successor := s.switching && s.agent != nil && s.agent.generation == s.next.Generation
+		if s.switching && !successor && s.blame == "" {
+			// The client before, which has been told to let go: nobody may take it for the next one.
+			current = false
+			return
+		}
 		switch {
-		case s.switching:
-			e = Event{Reason: ClientUpgraded, Pause: s.resumed.Sub(s.down)}
+		case successor:
+			e = Event{Reason: ClientUpgraded, Pause: s.waited()}
 		case s.counted == c.Starts:
 			e = Event{Reason: SessionRestored, Message: "the volume's client has served on"}
 		case s.served == 0:
 			e = Event{Reason: ClientStarted, Message: "the volume is mounted and answers"}
 		case s.blame != "":
-			e.Cause, e.Pause = s.blame, s.resumed.Sub(s.down)
+			e.Cause, e.Pause = s.blame, s.waited()
 		case e.Cause == "":
 			e.Cause = agentEnded
 		}
-		if e.Reason == ClientRestarted && e.Pause == 0 && !s.down.IsZero() {
-			e.Pause = s.resumed.Sub(s.down)
+		if e.Reason == ClientRestarted && e.Pause == 0 {
+			e.Pause = s.waited()
 		}
 		if s.counted != c.Starts {
 			s.served++
@@ -169,6 +175,14 @@ func (s *session) attached(c wire.Client) {
 	}
 	s.log.WithFields(logrus.Fields{"reason": e.Reason, "cause": e.Cause, "pause": e.Pause}).Info("client serves")
 	s.b.emit(s, e)
+}
+
+// waited is how long requests had to wait for the client that serves, 0 if nobody knows since when. The caller holds mu.
+func (s *session) waited() time.Duration {
+	if s.down.IsZero() || s.resumed.Before(s.down) {
+		return 0
+	}
+	return s.resumed.Sub(s.down)
 }
 
 // onClosed: the agent has ended in order. Its container may start again, so the session stays unless it is being closed.

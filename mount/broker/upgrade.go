@@ -144,7 +144,7 @@ func (s *session) switchOver(ctx context.Context, r *standby, next Successor) (t
 	s.update(func() {
 		old, volume = s.generation, s.volume
 		s.switching, s.ready = true, false
-		if s.state != mount.Orphaned {
+		if s.state != mount.Orphaned || s.down.IsZero() { // it is orphaned since nobody knows when, if this broker is new
 			s.state, s.down = mount.Orphaned, time.Now()
 		}
 	})
