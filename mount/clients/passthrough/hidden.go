@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log"
+	"math"
 	"os"
 	"strconv"
 	"sync"
@@ -133,12 +134,15 @@ func (h *hidden) save(dir int, parent uint64, name string) error {
 	return err
 }
 
+// hiddenAs is the hidden name of a node.
+func hiddenAs(node uint64) string { return strconv.FormatUint(node, 10) }
+
 func (h *hidden) link(dir int, name string, node uint64) error {
 	place, number, err := h.create()
 	if err != nil {
 		return err
 	}
-	to := strconv.FormatUint(node, 10)
+	to := hiddenAs(node)
 	if err := unix.Linkat(dir, name, int(place.Fd()), to, 0); err != nil && err != unix.EEXIST {
 		return err
 	}
@@ -158,12 +162,18 @@ func (h *hidden) forget(parent uint64, name string) {
 
 // tidy removes this session's directory if nothing is in it. A next client would make it again.
 func (h *hidden) tidy() {
-	if place, _ := h.place(); place == nil {
+	place, inner := h.place()
+	if place == nil {
 		return
 	}
-	// What is not empty stays: somebody has a file open, or another session has its directory there.
-	_ = unix.Unlinkat(h.fs.root, hiddenName+"/"+h.name, unix.AT_REMOVEDIR)
-	_ = unix.Unlinkat(h.fs.root, hiddenName, unix.AT_REMOVEDIR)
+	outer, _, _ := h.fs.table.at(inner)
+	// What is not empty stays: somebody has a file open, or another session has its directory there. What goes must not be in the table, as its number is free for something else.
+	if unix.Unlinkat(h.fs.root, hiddenName+"/"+h.name, unix.AT_REMOVEDIR) == nil {
+		h.fs.table.forget(inner, math.MaxUint64)
+	}
+	if unix.Unlinkat(h.fs.root, hiddenName, unix.AT_REMOVEDIR) == nil {
+		h.fs.table.forget(outer, math.MaxUint64)
+	}
 }
 
 // sweep removes what sessions have left that ended without their end.

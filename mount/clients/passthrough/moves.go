@@ -161,7 +161,12 @@ func (t *table) hide(node uint64) {
 	t.hidden = node
 }
 
-func (t *table) isHidden(i int) bool { return t.hidden != 0 && word(t.slot(i), 8).Load() == t.hidden }
+// isHidden tells whether a slot has a hidden name: one in that directory, which is the node's number. The number of a directory that was removed may be given to the next one, so
+// that what was in the old one seems to be in the new one.
+func (t *table) isHidden(i int) bool {
+	s := t.slot(i)
+	return t.hidden != 0 && word(s, 8).Load() == t.hidden && string(t.name(s)) == hiddenAs(word(s, 0).Load())
+}
 
 // isSaved tells whether a node is known by its hidden name.
 func (t *table) isSaved(node uint64) bool {

@@ -108,3 +108,42 @@ func TestTableRefusesLongNamesAndCycles(t *testing.T) {
 		t.Error("a cycle has a path")
 	}
 }
+
+// A directory's number may be used again for the next hidden one. What was in the old one is not hidden in the new one, and a file that has got its number gets its own name.
+func TestTableTellsTheHiddenDirectoryFromTheOneBefore(t *testing.T) {
+	tab := openTable(make([]byte, 1<<20))
+	const outer, inner, file = 7, 5, 9
+	if err := errors.Join(tab.know(outer, rootID, hiddenName), tab.know(inner, outer, "SESSION")); err != nil {
+		t.Fatal(err)
+	}
+	tab.hide(outer) // the old outer directory's number is the new inner one's
+	if tab.isSaved(inner) {
+		t.Error("the old directory passes for a hidden file")
+	}
+	if err := tab.know(inner, rootID, "new"); err != nil {
+		t.Fatal(err)
+	}
+	wantPath(t, tab, inner, "new")
+	if err := tab.know(file, outer, hiddenAs(file)); err != nil {
+		t.Fatal(err)
+	}
+	if !tab.isSaved(file) {
+		t.Error("a hidden file is not known as one")
+	}
+}
+
+func TestTidyLeavesNothingInTheTable(t *testing.T) {
+	fs := newClient(t, t.TempDir(), newMemory())
+	_, inner, err := fs.hidden.create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	outer, _, ok := fs.table.at(inner)
+	if !ok {
+		t.Fatal("the hidden directory is not in the table")
+	}
+	fs.hidden.tidy()
+	if fs.table.knows(inner) || fs.table.knows(outer) {
+		t.Error("a directory that was removed is in the table")
+	}
+}
