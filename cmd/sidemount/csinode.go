@@ -32,6 +32,7 @@ type csiNodeOptions struct {
 	agentPath                       string
 	priorityClass, serviceAccount   string
 	imagePullSecrets                []string
+	pullPolicy                      string
 	hostNetwork, sidecars           bool
 	maxVolumes                      int64
 	topology                        map[string]string
@@ -75,6 +76,7 @@ func (o *csiNodeOptions) addTo(f *pflag.FlagSet) {
 	f.StringVar(&o.priorityClass, "mount-priority-class", "", "priority class of Mount Pods; \"none\" for none (default: system-node-critical)")
 	f.StringVar(&o.serviceAccount, "mount-service-account", "", "service account of Mount Pods whose volume names none (default: the namespace's)")
 	f.StringSliceVar(&o.imagePullSecrets, "image-pull-secret", nil, "Secret in --namespace with credentials for the clients' images; may be repeated")
+	f.StringVar(&o.pullPolicy, "mount-image-pull-policy", string(corev1.PullIfNotPresent), "when Mount Pods pull their image: Always, IfNotPresent or Never")
 	f.BoolVar(&o.hostNetwork, "mount-host-network", false, "run Mount Pods in the network of the host")
 	f.BoolVar(&o.sidecars, "sidecars", false, "serve the volumes of pods that bring sidecars of their own by these (sidemount.io/injection=node); needs the right to get pods")
 	f.Int64Var(&o.maxVolumes, "max-volumes", 0, "volumes of the driver that pods of this node may have; 0 for any number")
@@ -98,6 +100,11 @@ func (o *csiNodeOptions) complete() (err error) {
 		if !filepath.IsAbs(dir) {
 			return fmt.Errorf("--%s %q: want an absolute path", name, dir)
 		}
+	}
+	switch corev1.PullPolicy(o.pullPolicy) {
+	case corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
+	default:
+		return fmt.Errorf("--mount-image-pull-policy %q: want Always, IfNotPresent or Never", o.pullPolicy)
 	}
 	if o.endpoint == "" {
 		o.endpoint = filepath.Join(o.kubeletDir, "plugins", o.driverName, "csi.sock")
@@ -220,6 +227,7 @@ func (n *csiNode) keepMountPods(ctx context.Context) error {
 		PriorityClass:    o.priorityClass,
 		ServiceAccount:   o.serviceAccount,
 		ImagePullSecrets: pullSecrets,
+		ImagePullPolicy:  corev1.PullPolicy(o.pullPolicy),
 		HostNetwork:      o.hostNetwork,
 		Recorder:         n.recorder,
 	})
