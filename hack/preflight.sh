@@ -13,6 +13,10 @@ want=$(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$(dirname "$0")/../go.mod")
 have=$(go env GOVERSION | sed 's/^go//')
 [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] || die "Go $want or newer is needed; this is $have."
 
+# Nodes say disk pressure, and take no pods, when less than a tenth of the disk is free (kubelet's nodefs.available<10%).
+read -r size free <<<"$(df --output=size,avail / | tail -n 1)"
+[ $((free * 100 / size)) -ge 10 ] || die "only $((free * 100 / size)) % of the disk is free; nodes refuse pods below 10 %, so free some space first."
+
 declare -A package=([gcc]=gcc [runc]=runc [busybox]=busybox-static [iptables]=iptables [ip]=iproute2 [git]=git)
 for pair in "$@"; do package[${pair%%=*}]=${pair#*=}; done
 missing=()
