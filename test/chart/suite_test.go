@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/sidemount/sidemount/test/lab"
+	suite "github.com/sidemount/sidemount/test/space"
 )
 
 const (
@@ -37,14 +38,7 @@ func TestInstallation(t *testing.T) {
 	if os.Getenv("SIDEMOUNT_CHART") != "install" {
 		t.Skip("skipped: set SIDEMOUNT_CHART=install, or run hack/chart-test.sh")
 	}
-	if os.Getuid() != 0 {
-		t.Skip("skipped: a cluster needs root")
-	}
-	RegisterFailHandler(Fail)
-	SetDefaultEventuallyTimeout(patience)
-	SetDefaultEventuallyPollingInterval(200 * time.Millisecond)
-	EnforceDefaultTimeoutsWhenUsingContexts()
-	RunSpecs(t, "The chart on a real cluster")
+	suite.Run(t, "The chart on a real cluster", patience)
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {

@@ -23,37 +23,37 @@ type mistake struct {
 }
 
 var _ = Describe("A mistake in a volume", func() {
-	var ns space
+	var ns namespace
 	BeforeEach(func(ctx SpecContext) { ns = newSpace(ctx) }, NodeTimeout(patience))
 
 	DescribeTable("keeps the pod Pending, is told in an Event, and is forgiven",
 		func(ctx SpecContext, m mistake) {
-			f, err := lab.JuiceFS(ns.name, "data")
+			f, err := lab.JuiceFS(ns.Name, "data")
 			Expect(err).NotTo(HaveOccurred())
 			good := *f
 			good.PV, good.PVC, good.Secret = f.PV.DeepCopy(), f.PVC.DeepCopy(), f.Secret.DeepCopy()
 			m.make(f)
 			Expect(f.Create(ctx, cluster)).To(Succeed())
-			ns.create(ctx, lab.Pod("app", "echo served > /data/f && cat /data/f", lab.Claim("data"), lab.Change(func(p *corev1.Pod) {
+			ns.Create(ctx, lab.Pod("app", "echo served > /data/f && cat /data/f", lab.Claim("data"), lab.Change(func(p *corev1.Pod) {
 				// The scheduler holds a pod back whose claim is missing or unbound; to see what the node says, it is passed over.
 				p.Spec.NodeName = lab.VirtualNode
 			})))
 			Eventually(func(g Gomega) {
 				for _, part := range m.says {
-					g.Expect(ns.events(ctx, "app")).To(ContainElement(ContainSubstring(part)))
+					g.Expect(ns.Events(ctx, "app")).To(ContainElement(ContainSubstring(part)))
 				}
 			}).WithContext(ctx).Should(Succeed())
-			Expect(ns.get(ctx, "app").Status.Phase).To(Equal(corev1.PodPending))
-			for _, e := range ns.events(ctx, "app") {
+			Expect(ns.Get(ctx, "app").Status.Phase).To(Equal(corev1.PodPending))
+			for _, e := range ns.Events(ctx, "app") {
 				Expect(e).NotTo(ContainSubstring("hunter2"), "no event shows a secret")
 			}
 			if m.mend == nil {
-				ns.delete(ctx, "app")
-				ns.gone(ctx, "app")
+				ns.Delete(ctx, "app")
+				ns.Gone(ctx, "app")
 				return
 			}
 			Expect(m.mend(ctx, &good)).To(Succeed())
-			Expect(ns.succeeds(ctx, "app")).To(Equal("served\n"))
+			Expect(ns.Succeeds(ctx, "app")).To(Equal("served\n"))
 		},
 		Entry("no claim", mistake{
 			make: func(f *lab.FileSystem) { f.PVC = nil },
@@ -128,19 +128,19 @@ var _ = Describe("A mistake in a volume", func() {
 	)
 
 	It("is told when a client never becomes ready", func(ctx SpecContext) {
-		f, err := lab.JuiceFS(ns.name, "data")
+		f, err := lab.JuiceFS(ns.Name, "data")
 		Expect(err).NotTo(HaveOccurred())
 		By("a metadata engine accepts the connection and never says a word")
-		ns.create(ctx, lab.Pod("silent", "sleep 600 | nc -l -p 6379 > /dev/null; "+forever))
-		engine := ns.running(ctx, "silent").Status.PodIP + ":6379"
+		ns.Create(ctx, lab.Pod("silent", "sleep 600 | nc -l -p 6379 > /dev/null; "+forever))
+		engine := ns.Running(ctx, "silent").Status.PodIP + ":6379"
 		f.Secret.StringData["metaurl"] = "redis://" + engine + "/1"
 		Expect(f.Create(ctx, cluster)).To(Succeed())
-		ns.create(ctx, lab.Pod("app", "true", lab.Claim("data")))
-		Eventually(ns.events).WithArguments(ctx, "app").WithContext(ctx).Should(ContainElement(ContainSubstring(engine)))
-		Expect(ns.get(ctx, "app").Status.Phase).To(Equal(corev1.PodPending))
+		ns.Create(ctx, lab.Pod("app", "true", lab.Claim("data")))
+		Eventually(ns.Events).WithArguments(ctx, "app").WithContext(ctx).Should(ContainElement(ContainSubstring(engine)))
+		Expect(ns.Get(ctx, "app").Status.Phase).To(Equal(corev1.PodPending))
 		began := time.Now()
-		ns.delete(ctx, "app")
-		ns.gone(ctx, "app")
+		ns.Delete(ctx, "app")
+		ns.Gone(ctx, "app")
 		Expect(time.Since(began)).To(BeNumerically("<", patience))
 	}, SpecTimeout(3*patience))
 })

@@ -20,17 +20,17 @@ const acquainted = `set -e; echo $0 > /data/$0.pod; until [ $(ls /data | grep -c
 until [ -e /data/stop ]; do sleep 0.1; done`
 
 var _ = Describe("A volume on an ordinary node", func() {
-	var ns space
+	var ns namespace
 	onOrdinaryNodes(&ns)
 
 	It("is shared by the pods of a node through one Mount Pod, and with the virtual node", func(ctx SpecContext) {
 		driver.claim(ctx, ns, "data", class)
 		names := map[string]lab.PodOption{"one": lab.OnOrdinaryNode, "two": lab.OnOrdinaryNode, "three": func(*corev1.Pod) {}}
 		for name, node := range names {
-			ns.create(ctx, lab.Pod(name, acquainted, lab.Claim("data"), node, named(name)))
+			ns.Create(ctx, lab.Pod(name, acquainted, lab.Claim("data"), node, named(name)))
 		}
 		for name := range names {
-			Eventually(func() string { ns.running(ctx, name); return ns.logs(ctx, name) }).WithContext(ctx).Should(Equal("one\nthree\ntwo\n"))
+			Eventually(func() string { ns.Running(ctx, name); return ns.Logs(ctx, name) }).WithContext(ctx).Should(Equal("one\nthree\ntwo\n"))
 		}
 		handle := driver.bound(ctx, ns, "data")
 		m := driver.mountPod(ctx, handle)
@@ -47,10 +47,10 @@ var _ = Describe("A volume on an ordinary node", func() {
 		Expect(objects).NotTo(ContainSubstring(driver.redis.JuiceFS(class, dynamicVolumes)["metaurl"]))
 
 		By("the Mount Pod goes with the last of them")
-		_, err = ns.exec(ctx, "three", "touch", "/data/stop")
+		_, err = ns.Exec(ctx, "three", "touch", "/data/stop")
 		Expect(err).NotTo(HaveOccurred())
 		for name := range names {
-			ns.succeeds(ctx, name)
+			ns.Succeeds(ctx, name)
 		}
 		driver.released(ctx, handle)
 	}, SpecTimeout(4*patience))
@@ -59,15 +59,15 @@ var _ = Describe("A volume on an ordinary node", func() {
 		nodes := map[string]lab.PodOption{"ordinary": lab.OnOrdinaryNode, "virtual": func(*corev1.Pod) {}}
 		for name, node := range nodes {
 			driver.claim(ctx, ns, name, waitingClass)
-			ns.create(ctx, lab.Pod(name, "echo kept > /data/file && cat /data/file", lab.Claim(name), node))
+			ns.Create(ctx, lab.Pod(name, "echo kept > /data/file && cat /data/file", lab.Claim(name), node))
 		}
 		for name := range nodes {
-			Expect(ns.succeeds(ctx, name)).To(Equal("kept\n"))
+			Expect(ns.Succeeds(ctx, name)).To(Equal("kept\n"))
 			pv := driver.bound(ctx, ns, name)
 			Expect(hasDirectory(ctx, pv)).To(BeTrue())
-			ns.delete(ctx, name)
-			ns.gone(ctx, name)
-			Expect(cluster.Client.CoreV1().PersistentVolumeClaims(ns.name).Delete(ctx, name, metav1.DeleteOptions{})).To(Succeed())
+			ns.Delete(ctx, name)
+			ns.Gone(ctx, name)
+			Expect(cluster.Client.CoreV1().PersistentVolumeClaims(ns.Name).Delete(ctx, name, metav1.DeleteOptions{})).To(Succeed())
 			Eventually(hasDirectory).WithArguments(ctx, pv).WithContext(ctx).Should(BeFalse())
 		}
 	}, SpecTimeout(4*patience))
@@ -76,39 +76,39 @@ var _ = Describe("A volume on an ordinary node", func() {
 		raw, err := os.ReadFile("testdata/juicefs-static.yaml")
 		Expect(err).NotTo(HaveOccurred())
 		secret := driver.redis.JuiceFS("ten-pb-fs", juicefsVolumes)
-		text := strings.NewReplacer("NAMESPACE", ns.name, "METAURL", secret["metaurl"], "BUCKET", secret["bucket"]).Replace(string(raw))
+		text := strings.NewReplacer("NAMESPACE", ns.Name, "METAURL", secret["metaurl"], "BUCKET", secret["bucket"]).Replace(string(raw))
 		file := filepath.Join(GinkgoT().TempDir(), "juicefs.yaml")
 		Expect(os.WriteFile(file, []byte(text), 0o600)).To(Succeed())
 		_, err = cluster.Kubectl(ctx, "apply", "-f", file)
 		Expect(err).NotTo(HaveOccurred())
-		_, err = cluster.Kubectl(ctx, "rollout", "status", "-n", ns.name, "deployment/app", "--timeout=80s")
+		_, err = cluster.Kubectl(ctx, "rollout", "status", "-n", ns.Name, "deployment/app", "--timeout=80s")
 		Expect(err).NotTo(HaveOccurred())
-		ns.create(ctx, lab.Pod("virtual", "until [ -s /data/out.txt ]; do sleep 0.1; done; wc -l < /data/out.txt", lab.Claim("juicefs-pvc")))
-		lines, err := strconv.Atoi(strings.TrimSpace(ns.succeeds(ctx, "virtual")))
+		ns.Create(ctx, lab.Pod("virtual", "until [ -s /data/out.txt ]; do sleep 0.1; done; wc -l < /data/out.txt", lab.Claim("juicefs-pvc")))
+		lines, err := strconv.Atoi(strings.TrimSpace(ns.Succeeds(ctx, "virtual")))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(lines).To(BeNumerically(">", 0))
-		m := driver.mountPod(ctx, ns.name+"-juicefs-pv")
+		m := driver.mountPod(ctx, ns.Name+"-juicefs-pv")
 		Expect(m.Labels).To(HaveKeyWithValue("team", "storage"))
 		Expect(m.Namespace).To(Equal(compatible))
-		_, err = cluster.Kubectl(ctx, "delete", "-n", ns.name, "deployment/app", "--timeout=60s")
+		_, err = cluster.Kubectl(ctx, "delete", "-n", ns.Name, "deployment/app", "--timeout=60s")
 		Expect(err).NotTo(HaveOccurred())
-		driver.released(ctx, ns.name+"-juicefs-pv")
+		driver.released(ctx, ns.Name+"-juicefs-pv")
 	}, SpecTimeout(4*patience))
 
 	It("keeps its Mount Pod for the next pod, as long as it was told to", func(ctx SpecContext) {
 		f := driver.volume(ns, "data")
 		f.PV.Spec.CSI.VolumeAttributes["juicefs/mount-delete-delay"] = "12s"
 		Expect(f.Create(ctx, cluster)).To(Succeed())
-		ns.create(ctx, lab.Pod("first", forever, lab.Claim("data"), lab.OnOrdinaryNode))
-		ns.running(ctx, "first")
+		ns.Create(ctx, lab.Pod("first", forever, lab.Claim("data"), lab.OnOrdinaryNode))
+		ns.Running(ctx, "first")
 		m := driver.mountPod(ctx, f.PV.Name)
-		ns.delete(ctx, "first")
-		ns.gone(ctx, "first")
-		ns.create(ctx, lab.Pod("second", forever, lab.Claim("data"), lab.OnOrdinaryNode))
-		ns.running(ctx, "second")
+		ns.Delete(ctx, "first")
+		ns.Gone(ctx, "first")
+		ns.Create(ctx, lab.Pod("second", forever, lab.Claim("data"), lab.OnOrdinaryNode))
+		ns.Running(ctx, "second")
 		Expect(driver.mountPod(ctx, f.PV.Name).UID).To(Equal(m.UID))
-		ns.delete(ctx, "second")
-		ns.gone(ctx, "second")
+		ns.Delete(ctx, "second")
+		ns.Gone(ctx, "second")
 		Expect(driver.mountPods(ctx, f.PV.Name)).To(HaveLen(1), "the delay has not passed")
 		driver.released(ctx, f.PV.Name)
 	}, SpecTimeout(4*patience))
@@ -120,15 +120,15 @@ var _ = Describe("A volume on an ordinary node", func() {
 		inline := corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{
 			Driver: lab.Driver, NodePublishSecretRef: &corev1.LocalObjectReference{Name: "inline"},
 			VolumeAttributes: map[string]string{
-				"mountOptions": "subdir=" + ns.name + "-inline", "juicefs/mount-cpu-request": "10m", "juicefs/mount-memory-request": "64Mi",
+				"mountOptions": "subdir=" + ns.Name + "-inline", "juicefs/mount-cpu-request": "10m", "juicefs/mount-memory-request": "64Mi",
 			},
 		}}
-		ns.create(ctx, lab.Pod("writer", "echo written > /data/file", lab.OnOrdinaryNode, lab.Volume("data", "/data", inline)))
-		ns.succeeds(ctx, "writer")
+		ns.Create(ctx, lab.Pod("writer", "echo written > /data/file", lab.OnOrdinaryNode, lab.Volume("data", "/data", inline)))
+		ns.Succeeds(ctx, "writer")
 		reading := inline.DeepCopy()
 		reading.CSI.ReadOnly = ptr.To(true)
-		ns.create(ctx, lab.Pod("reader", "cat /data/file; touch /data/x 2>&1; true", lab.OnOrdinaryNode, lab.Volume("data", "/data", *reading)))
-		Expect(ns.succeeds(ctx, "reader")).To(And(HavePrefix("written\n"), ContainSubstring("Read-only file system")))
+		ns.Create(ctx, lab.Pod("reader", "cat /data/file; touch /data/x 2>&1; true", lab.OnOrdinaryNode, lab.Volume("data", "/data", *reading)))
+		Expect(ns.Succeeds(ctx, "reader")).To(And(HavePrefix("written\n"), ContainSubstring("Read-only file system")))
 	}, SpecTimeout(4*patience))
 })
 

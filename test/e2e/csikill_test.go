@@ -30,22 +30,22 @@ exec 3>&- 4<&-; seq $i | cmp - /data/log; echo intact $i`
 
 // busyPod is a pod that runs busy on the ordinary node.
 type busyPod struct {
-	space
+	namespace
 	name, handle string
 }
 
-func startBusy(ctx context.Context, ns space, name string, options ...lab.PodOption) busyPod {
+func startBusy(ctx context.Context, ns namespace, name string, options ...lab.PodOption) busyPod {
 	GinkgoHelper()
 	f := driver.volume(ns, name)
 	Expect(f.Create(ctx, cluster)).To(Succeed())
-	ns.create(ctx, lab.Pod(name, busy, append(options, lab.Claim(name), lab.OnOrdinaryNode)...))
+	ns.Create(ctx, lab.Pod(name, busy, append(options, lab.Claim(name), lab.OnOrdinaryNode)...))
 	DeferCleanup(func(ctx SpecContext) {
 		if CurrentSpecReport().Failed() {
-			out, err := cluster.Kubectl(ctx, "logs", "-n", ns.name, name)
+			out, err := cluster.Kubectl(ctx, "logs", "-n", ns.Name, name)
 			fmt.Fprintln(GinkgoWriter, "application:", out, err)
 		}
 	}, NodeTimeout(patience))
-	ns.running(ctx, name)
+	ns.Running(ctx, name)
 	return busyPod{ns, name, f.PV.Name}
 }
 
@@ -54,16 +54,16 @@ func (p busyPod) goesOn(ctx context.Context) {
 	GinkgoHelper()
 	before := p.last(ctx)
 	Eventually(func() int { return p.last(ctx) }).WithContext(ctx).Should(BeNumerically(">", before))
-	Expect(p.get(ctx, p.name).Status.ContainerStatuses[0].RestartCount).To(BeZero())
+	Expect(p.Get(ctx, p.name).Status.ContainerStatuses[0].RestartCount).To(BeZero())
 }
 
 // last is the last line that the application has written.
 func (p busyPod) last(ctx context.Context) int {
 	GinkgoHelper()
-	if phase := p.get(ctx, p.name).Status.Phase; phase != corev1.PodRunning {
-		StopTrying("the application has ended").Attach("log", p.logs(ctx, p.name)).Now()
+	if phase := p.Get(ctx, p.name).Status.Phase; phase != corev1.PodRunning {
+		StopTrying("the application has ended").Attach("log", p.Logs(ctx, p.name)).Now()
 	}
-	out, err := p.exec(ctx, p.name, "tail", "-n", "1", "/data/log")
+	out, err := p.Exec(ctx, p.name, "tail", "-n", "1", "/data/log")
 	Expect(err).NotTo(HaveOccurred())
 	n, err := strconv.Atoi(strings.TrimSpace("0" + out))
 	Expect(err).NotTo(HaveOccurred())
@@ -72,13 +72,13 @@ func (p busyPod) last(ctx context.Context) int {
 
 func (p busyPod) intact(ctx context.Context) {
 	GinkgoHelper()
-	_, err := p.exec(ctx, p.name, "touch", "/data/stop")
+	_, err := p.Exec(ctx, p.name, "touch", "/data/stop")
 	Expect(err).NotTo(HaveOccurred())
-	Expect(p.succeeds(ctx, p.name)).To(HavePrefix("intact "))
+	Expect(p.Succeeds(ctx, p.name)).To(HavePrefix("intact "))
 }
 
 var _ = Describe("An application on an ordinary node that holds files open", func() {
-	var ns space
+	var ns namespace
 	onOrdinaryNodes(&ns)
 
 	It("goes on while its client is killed", func(ctx SpecContext) {
@@ -90,7 +90,7 @@ var _ = Describe("An application on an ordinary node that holds files open", fun
 			Eventually(func() int { return juicefs.pid(ctx, m) }).WithContext(ctx).ShouldNot(Equal(before))
 			app.goesOn(ctx)
 		}
-		Eventually(ns.events).WithArguments(ctx, "data").WithContext(ctx).Should(ContainElement(HavePrefix("ClientRestarted: ")))
+		Eventually(ns.Events).WithArguments(ctx, "data").WithContext(ctx).Should(ContainElement(HavePrefix("ClientRestarted: ")))
 		app.intact(ctx)
 	}, SpecTimeout(3*patience))
 
@@ -125,8 +125,8 @@ var _ = Describe("An application on an ordinary node that holds files open", fun
 		Expect(driver.mountPod(ctx, app.handle).UID).To(Equal(m.UID), "the new driver takes the Mount Pod over")
 
 		By("what the new driver has taken over may still be killed, and joined")
-		ns.create(ctx, lab.Pod("late", "test -s /data/log", lab.Claim("data"), lab.OnOrdinaryNode))
-		ns.succeeds(ctx, "late")
+		ns.Create(ctx, lab.Pod("late", "test -s /data/log", lab.Claim("data"), lab.OnOrdinaryNode))
+		ns.Succeeds(ctx, "late")
 		Expect(cluster.Client.CoreV1().Pods(m.Namespace).Delete(ctx, m.Name, metav1.DeleteOptions{})).To(Succeed())
 		Eventually(func() string { return driver.mountPod(ctx, app.handle).Name }).WithContext(ctx).ShouldNot(Equal(m.Name))
 		app.goesOn(ctx)
@@ -148,20 +148,20 @@ var _ = Describe("An application on an ordinary node that holds files open", fun
 			Expect(err).NotTo(HaveOccurred())
 		}()
 		Expect(err).NotTo(HaveOccurred())
-		ns.gone(ctx, "data")
+		ns.Gone(ctx, "data")
 		Eventually(driver.mountPods).WithArguments(ctx, app.handle).WithContext(ctx).Should(BeEmpty())
 		_, err = cluster.Kubectl(ctx, "uncordon", lab.OrdinaryNode)
 		Expect(err).NotTo(HaveOccurred())
-		ns.create(ctx, lab.Pod("reader", "cat /data/result", lab.Claim("data"), lab.OnOrdinaryNode))
-		Expect(ns.succeeds(ctx, "reader")).To(HavePrefix("intact "))
+		ns.Create(ctx, lab.Pod("reader", "cat /data/result", lab.Claim("data"), lab.OnOrdinaryNode))
+		Expect(ns.Succeeds(ctx, "reader")).To(HavePrefix("intact "))
 	}, SpecTimeout(4*patience))
 
 	It("is healed when nobody has kept its session", func(ctx SpecContext) {
 		f := driver.volume(ns, "data")
 		Expect(f.Create(ctx, cluster)).To(Succeed())
-		ns.create(ctx, lab.Pod("app", "echo started >> /data/starts; while cat /data/starts > /dev/null; do sleep 0.1; done; exit 1",
+		ns.Create(ctx, lab.Pod("app", "echo started >> /data/starts; while cat /data/starts > /dev/null; do sleep 0.1; done; exit 1",
 			lab.Claim("data"), lab.OnOrdinaryNode, lab.RestartPolicy(corev1.RestartPolicyAlways)))
-		ns.running(ctx, "app")
+		ns.Running(ctx, "app")
 		m := driver.mountPod(ctx, f.PV.Name)
 		By("the driver and the agent die at the same time, and with them the last descriptors of the FUSE connection")
 		holders := agents(m)
@@ -172,8 +172,8 @@ var _ = Describe("An application on an ordinary node that holds files open", fun
 			Expect(syscall.Kill(pid, syscall.SIGKILL)).To(Succeed())
 		}
 		Eventually(func(g Gomega) {
-			g.Expect(ns.get(ctx, "app").Status.ContainerStatuses[0].RestartCount).To(BeNumerically(">", 0))
-			out, err := ns.exec(ctx, "app", "grep", "-c", "started", "/data/starts")
+			g.Expect(ns.Get(ctx, "app").Status.ContainerStatuses[0].RestartCount).To(BeNumerically(">", 0))
+			out, err := ns.Exec(ctx, "app", "grep", "-c", "started", "/data/starts")
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(strconv.Atoi(strings.TrimSpace(out))).To(BeNumerically(">=", 2))
 		}).WithContext(ctx).WithTimeout(2 * patience).WithPolling(time.Second).Should(Succeed())
@@ -182,23 +182,23 @@ var _ = Describe("An application on an ordinary node that holds files open", fun
 })
 
 var _ = Describe("A pod on an ordinary node", func() {
-	var ns space
+	var ns namespace
 	onOrdinaryNodes(&ns)
 
 	It("leaves although its client hangs, and the next one has the volume again", func(ctx SpecContext) {
 		f := driver.volume(ns, "data")
 		Expect(f.Create(ctx, cluster)).To(Succeed())
-		ns.create(ctx, lab.Pod("app", "echo kept > /data/file; "+forever, lab.Claim("data"), lab.OnOrdinaryNode))
-		ns.running(ctx, "app")
+		ns.Create(ctx, lab.Pod("app", "echo kept > /data/file; "+forever, lab.Claim("data"), lab.OnOrdinaryNode))
+		ns.Running(ctx, "app")
 		m := driver.mountPod(ctx, f.PV.Name)
-		Eventually(func() error { _, err := ns.exec(ctx, "app", "test", "-s", "/data/file"); return err }).WithContext(ctx).Should(Succeed())
+		Eventually(func() error { _, err := ns.Exec(ctx, "app", "test", "-s", "/data/file"); return err }).WithContext(ctx).Should(Succeed())
 		Expect(syscall.Kill(juicefs.pid(ctx, m), syscall.SIGSTOP)).To(Succeed())
 		began := time.Now()
-		ns.delete(ctx, "app")
-		ns.gone(ctx, "app")
+		ns.Delete(ctx, "app")
+		ns.Gone(ctx, "app")
 		Expect(time.Since(began)).To(BeNumerically("<", time.Minute))
-		ns.create(ctx, lab.Pod("next", "cat /data/file", lab.Claim("data"), lab.OnOrdinaryNode))
-		Expect(ns.succeeds(ctx, "next")).To(Equal("kept\n"))
+		ns.Create(ctx, lab.Pod("next", "cat /data/file", lab.Claim("data"), lab.OnOrdinaryNode))
+		Expect(ns.Succeeds(ctx, "next")).To(Equal("kept\n"))
 		driver.released(ctx, f.PV.Name)
 	}, SpecTimeout(4*patience))
 })

@@ -58,7 +58,7 @@ func csiMistakes() map[string]mistake {
 }
 
 var _ = Describe("Mistakes in volumes on an ordinary node", func() {
-	var ns space
+	var ns namespace
 	onOrdinaryNodes(&ns)
 
 	// All at the same time: what takes long is the kubelet's pause between two attempts.
@@ -71,17 +71,17 @@ var _ = Describe("Mistakes in volumes on an ordinary node", func() {
 			good[name] = &whole
 			m.make(f)
 			Expect(f.Create(ctx, cluster)).To(Succeed())
-			ns.create(ctx, lab.Pod(name, "echo served > /data/f && cat /data/f", lab.Claim(name), lab.OnOrdinaryNode))
+			ns.Create(ctx, lab.Pod(name, "echo served > /data/f && cat /data/f", lab.Claim(name), lab.OnOrdinaryNode))
 		}
 		for name, m := range mistakes {
 			By(name)
 			for _, part := range m.says {
-				Eventually(ns.events).WithArguments(ctx, name).WithContext(ctx).Should(ContainElement(ContainSubstring(part)))
+				Eventually(ns.Events).WithArguments(ctx, name).WithContext(ctx).Should(ContainElement(ContainSubstring(part)))
 			}
-			for _, e := range ns.events(ctx, name) {
+			for _, e := range ns.Events(ctx, name) {
 				Expect(e).NotTo(ContainSubstring("hunter2"), "no event shows a secret")
 			}
-			Expect(ns.get(ctx, name).Status.Phase).To(Equal(corev1.PodPending))
+			Expect(ns.Get(ctx, name).Status.Phase).To(Equal(corev1.PodPending))
 			if m.mend != nil {
 				Expect(m.mend(ctx, good[name])).To(Succeed())
 			}
@@ -89,11 +89,11 @@ var _ = Describe("Mistakes in volumes on an ordinary node", func() {
 		for name, m := range mistakes {
 			By(name)
 			if m.mend != nil {
-				Expect(ns.succeeds(ctx, name)).To(Equal("served\n"))
+				Expect(ns.Succeeds(ctx, name)).To(Equal("served\n"))
 				continue
 			}
-			ns.delete(ctx, name)
-			ns.gone(ctx, name)
+			ns.Delete(ctx, name)
+			ns.Gone(ctx, name)
 		}
 		for name := range mistakes {
 			Eventually(func(g Gomega) {

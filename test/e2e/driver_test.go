@@ -123,9 +123,9 @@ func (d *csiDriver) dump(ctx context.Context) {
 }
 
 // volume describes a directory of the static file system as a volume of its own, before it is created.
-func (d *csiDriver) volume(ns space, name string) *lab.FileSystem {
+func (d *csiDriver) volume(ns namespace, name string) *lab.FileSystem {
 	GinkgoHelper()
-	f, err := lab.JuiceFS(ns.name, name)
+	f, err := lab.JuiceFS(ns.Name, name)
 	Expect(err).NotTo(HaveOccurred())
 	f.Secret.StringData = d.redis.JuiceFS("static", staticVolumes)
 	delete(f.PV.Spec.CSI.VolumeAttributes, "juicefs/host-path")
@@ -134,9 +134,9 @@ func (d *csiDriver) volume(ns space, name string) *lab.FileSystem {
 }
 
 // claim asks a StorageClass for a volume.
-func (d *csiDriver) claim(ctx context.Context, ns space, name, class string) {
+func (d *csiDriver) claim(ctx context.Context, ns namespace, name, class string) {
 	GinkgoHelper()
-	_, err := cluster.Client.CoreV1().PersistentVolumeClaims(ns.name).Create(ctx, &corev1.PersistentVolumeClaim{
+	_, err := cluster.Client.CoreV1().PersistentVolumeClaims(ns.Name).Create(ctx, &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}, StorageClassName: ptr.To(class),
@@ -147,9 +147,9 @@ func (d *csiDriver) claim(ctx context.Context, ns space, name, class string) {
 }
 
 // bound is the PersistentVolume of a claim.
-func (d *csiDriver) bound(ctx context.Context, ns space, name string) string {
+func (d *csiDriver) bound(ctx context.Context, ns namespace, name string) string {
 	GinkgoHelper()
-	c, err := cluster.Client.CoreV1().PersistentVolumeClaims(ns.name).Get(ctx, name, metav1.GetOptions{})
+	c, err := cluster.Client.CoreV1().PersistentVolumeClaims(ns.Name).Get(ctx, name, metav1.GetOptions{})
 	Expect(err).NotTo(HaveOccurred())
 	return c.Spec.VolumeName
 }
@@ -205,7 +205,7 @@ func (d *csiDriver) nodePod(ctx context.Context) *corev1.Pod {
 }
 
 // onOrdinaryNodes declares specs with a namespace of their own and the driver.
-func onOrdinaryNodes(ns *space) {
+func onOrdinaryNodes(ns *namespace) {
 	BeforeEach(func(ctx SpecContext) {
 		driver.installed(ctx)
 		*ns = newSpace(ctx)

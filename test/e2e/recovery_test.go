@@ -24,23 +24,23 @@ while :; do ls /data >/dev/null; done`
 const cutOffAfter = 2*time.Second + 20*time.Second + 40*time.Second
 
 var _ = Describe("When something of a volume hangs or dies", func() {
-	var ns space
+	var ns namespace
 	BeforeEach(func(ctx SpecContext) { ns = newSpace(ctx) }, NodeTimeout(patience))
 
 	for _, c := range []client{juicefs, passthrough} {
 		DescribeTable("a pod with a "+c.name+" volume ends within its grace and leaves no mount",
 			func(ctx SpecContext, freeze func(context.Context, client, *corev1.Pod)) {
 				c.volume(ctx, ns, "data")
-				ns.create(ctx, lab.Pod("app", restless, lab.User(c.user), lab.Claim("data")))
-				p := ns.running(ctx, "app")
+				ns.Create(ctx, lab.Pod("app", restless, lab.User(c.user), lab.Claim("data")))
+				p := ns.Running(ctx, "app")
 				Eventually(func() error {
-					_, err := ns.exec(ctx, "app", "test", "-s", "/data/4")
+					_, err := ns.Exec(ctx, "app", "test", "-s", "/data/4")
 					return err
 				}).WithContext(ctx).Should(Succeed(), "requests are under way")
 				freeze(ctx, c, p)
 				start := time.Now()
-				ns.delete(ctx, "app")
-				ns.gone(ctx, "app")
+				ns.Delete(ctx, "app")
+				ns.Gone(ctx, "app")
 				took := time.Since(start)
 				AddReportEntry("seconds from delete to gone", took.Seconds())
 				Expect(took).To(BeNumerically("<", time.Duration(*p.Spec.TerminationGracePeriodSeconds)*time.Second+cutOffAfter))
@@ -66,12 +66,12 @@ var _ = Describe("When something of a volume hangs or dies", func() {
 		It("a running container of a "+c.name+" volume gets it back after agent and node's process have died together, without its open files", func(ctx SpecContext) {
 			c.volume(ctx, ns, "data")
 			// Where the kernel itself reads and writes the files of a passthrough volume, an open one goes on; a directory of the dead mount does not.
-			ns.create(ctx, lab.Pod("app", `cd /data; exec 3>>open; echo before > f
+			ns.Create(ctx, lab.Pod("app", `cd /data; exec 3>>open; echo before > f
 while echo x >&3 && echo y > step; do :; done 2>/tmp/why; echo "lost: $(cat /tmp/why)"
 `+forever, lab.User(c.user), lab.Claim("data")))
-			p := ns.running(ctx, "app")
+			p := ns.Running(ctx, "app")
 			Eventually(func() error {
-				_, err := ns.exec(ctx, "app", "test", "-s", "/data/open")
+				_, err := ns.Exec(ctx, "app", "test", "-s", "/data/open")
 				return err
 			}).WithContext(ctx).Should(Succeed())
 
@@ -91,32 +91,32 @@ while echo x >&3 && echo y > step; do :; done 2>/tmp/why; echo "lost: $(cat /tmp
 			Expect(err).NotTo(HaveOccurred())
 
 			start := time.Now()
-			Eventually(func() (string, error) { return ns.exec(ctx, "app", "cat", "/data/f") }).WithContext(ctx).Should(Equal("before\n"))
+			Eventually(func() (string, error) { return ns.Exec(ctx, "app", "cat", "/data/f") }).WithContext(ctx).Should(Equal("before\n"))
 			AddReportEntry("seconds from the node's start to a volume that works", time.Since(start).Seconds())
-			_, err = ns.exec(ctx, "app", "sh", "-c", "echo after > /data/g")
+			_, err = ns.Exec(ctx, "app", "sh", "-c", "echo after > /data/g")
 			Expect(err).NotTo(HaveOccurred())
-			Eventually(ns.logs).WithArguments(ctx, "app").WithContext(ctx).Should(
+			Eventually(ns.Logs).WithArguments(ctx, "app").WithContext(ctx).Should(
 				MatchRegexp("lost: .*(connected|connection abort|Input/output error)"), "what is open returns errors and does not hang")
-			Eventually(ns.events).WithArguments(ctx, "app").WithContext(ctx).Should(ContainElement(And(
+			Eventually(ns.Events).WithArguments(ctx, "app").WithContext(ctx).Should(ContainElement(And(
 				HavePrefix("SessionLost: "), ContainSubstring(`volume "data"`))))
 			Eventually(ns.condition).WithArguments(ctx, "app", session.VolumesReady).WithContext(ctx).Should(And(
 				HaveField("Status", corev1.ConditionTrue), HaveField("Reason", "OpenFilesLost")))
-			now := ns.get(ctx, "app")
+			now := ns.Get(ctx, "app")
 			Expect(now.Status.ContainerStatuses[0].RestartCount).To(BeZero())
 
 			By("and nothing of either mount is left when it ends")
-			ns.delete(ctx, "app")
-			ns.gone(ctx, "app")
+			ns.Delete(ctx, "app")
+			ns.Gone(ctx, "app")
 			Eventually(mounts).WithArguments(ctx, p).WithContext(ctx).Should(BeEmpty())
 		}, SpecTimeout(4*patience))
 	}
 
 	It("an Event tells why a client was replaced and how long requests waited", func(ctx SpecContext) {
 		juicefs.volume(ctx, ns, "data")
-		p := ns.create(ctx, lab.Pod("app", restless, lab.Claim("data")))
-		ns.running(ctx, "app")
+		p := ns.Create(ctx, lab.Pod("app", restless, lab.Claim("data")))
+		ns.Running(ctx, "app")
 		Expect(syscall.Kill(juicefs.pid(ctx, p), syscall.SIGKILL)).To(Succeed())
-		Eventually(ns.events).WithArguments(ctx, "app").WithContext(ctx).Should(ContainElement(
+		Eventually(ns.Events).WithArguments(ctx, "app").WithContext(ctx).Should(ContainElement(
 			MatchRegexp(`^ClientRestarted: volume "data": .*\(signal: killed\); requests waited for [0-9.]+m?s$`)))
 		Eventually(ns.condition).WithArguments(ctx, "app", session.VolumesReady).WithContext(ctx).Should(And(
 			HaveField("Status", corev1.ConditionTrue), HaveField("Reason", "VolumesServed")))
@@ -124,24 +124,24 @@ while echo x >&3 && echo y > step; do :; done 2>/tmp/why; echo "lost: $(cat /tmp
 
 	It("the command replaces a client below a pod that goes on", func(ctx SpecContext) {
 		juicefs.volume(ctx, ns, "data")
-		p := ns.create(ctx, lab.Pod("app", `set -e; exec 3>>/data/log; i=0
+		p := ns.Create(ctx, lab.Pod("app", `set -e; exec 3>>/data/log; i=0
 while [ ! -e /data/stop ]; do i=$((i+1)); echo $i >&3; done; exec 3>&-; seq $i | cmp - /data/log; echo intact`, lab.Claim("data")))
-		ns.running(ctx, "app")
+		ns.Running(ctx, "app")
 		before := juicefs.pid(ctx, p)
 		out, err := exec.CommandContext(ctx, cluster.Binary("sidemount"),
-			"client", "upgrade", "app", "-n", ns.name, "--kubeconfig", cluster.Kubeconfig).CombinedOutput()
+			"client", "upgrade", "app", "-n", ns.Name, "--kubeconfig", cluster.Kubeconfig).CombinedOutput()
 		Expect(err).NotTo(HaveOccurred(), string(out))
 		Expect(string(out)).To(ContainSubstring("the client was"))
 		Eventually(func() int { return juicefs.pid(ctx, p) }).WithContext(ctx).ShouldNot(Equal(before))
-		Expect(ns.events(ctx, "app")).To(ContainElement(HavePrefix("ClientUpgraded: ")))
+		Expect(ns.Events(ctx, "app")).To(ContainElement(HavePrefix("ClientUpgraded: ")))
 		Expect(ns.condition(ctx, "app", session.ClientUpgraded)).To(HaveField("Status", corev1.ConditionTrue))
-		_, err = ns.exec(ctx, "app", "touch", "/data/stop")
+		_, err = ns.Exec(ctx, "app", "touch", "/data/stop")
 		Expect(err).NotTo(HaveOccurred())
-		Expect(ns.succeeds(ctx, "app")).To(Equal("intact\n"))
+		Expect(ns.Succeeds(ctx, "app")).To(Equal("intact\n"))
 
 		By("and says in one line what it cannot do")
 		out, err = exec.CommandContext(ctx, cluster.Binary("sidemount"),
-			"client", "upgrade", "app", "-n", ns.name, "--kubeconfig", cluster.Kubeconfig).CombinedOutput()
+			"client", "upgrade", "app", "-n", ns.Name, "--kubeconfig", cluster.Kubeconfig).CombinedOutput()
 		Expect(err).To(HaveOccurred())
 		Expect(strings.TrimSpace(string(out))).To(And(ContainSubstring("is Succeeded"), Not(ContainSubstring("\n"))))
 	}, SpecTimeout(3*patience))
@@ -163,9 +163,9 @@ func mounts(ctx context.Context, p *corev1.Pod) ([]string, error) {
 }
 
 // condition returns a pod's condition, an empty one if it has none of this type.
-func (s space) condition(ctx context.Context, name string, kind corev1.PodConditionType) corev1.PodCondition {
+func (s namespace) condition(ctx context.Context, name string, kind corev1.PodConditionType) corev1.PodCondition {
 	GinkgoHelper()
-	for _, c := range s.get(ctx, name).Status.Conditions {
+	for _, c := range s.Get(ctx, name).Status.Conditions {
 		if c.Type == kind {
 			return c
 		}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/sidemount/sidemount/test/lab"
+	"github.com/sidemount/sidemount/test/space"
 )
 
 // loop appends to an open file for ever and says so when it could not.
@@ -34,30 +35,30 @@ func fuse(ctx context.Context) string {
 }
 
 var _ = Describe("A pod that brings its own sidecar", func() {
-	var ns space
+	var ns namespace
 	BeforeEach(func(ctx SpecContext) { ns = newSpace(ctx, tenant) }, NodeTimeout(patience))
 
 	It("runs as a Job without Mount Pod and Secret, and ends", func(ctx SpecContext) {
 		ns.volume(ctx, "data")
 		template := pod("", "cat /data/early && dd if=/dev/zero of=/data/big bs=64k count=64 2>/dev/null && ls /data", "data",
 			lab.Init("early", "echo hello > /data/early"))
-		_, err := cluster.Client.BatchV1().Jobs(ns.name).Create(ctx, &batchv1.Job{
+		_, err := cluster.Client.BatchV1().Jobs(ns.Name).Create(ctx, &batchv1.Job{
 			ObjectMeta: metav1.ObjectMeta{Name: "job"},
 			Spec:       batchv1.JobSpec{BackoffLimit: ptr.To(int32(0)), Template: corev1.PodTemplateSpec{Spec: template.Spec}},
 		}, metav1.CreateOptions{})
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(func(g Gomega) {
-			job, err := cluster.Client.BatchV1().Jobs(ns.name).Get(ctx, "job", metav1.GetOptions{})
+			job, err := cluster.Client.BatchV1().Jobs(ns.Name).Get(ctx, "job", metav1.GetOptions{})
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(job.Status.Failed).To(BeZero())
 			g.Expect(job.Status.Succeeded).To(BeEquivalentTo(1))
 		}).WithContext(ctx).Should(Succeed())
-		out, err := cluster.Kubectl(ctx, "logs", "-n", ns.name, "job/job", "-c", "app")
+		out, err := cluster.Kubectl(ctx, "logs", "-n", ns.Name, "job/job", "-c", "app")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(out).To(Equal("hello\nbig\nearly\n"))
 		By("nothing but the sidecar has served it")
 		Expect(chart.MountPods(ctx)).To(BeEmpty())
-		secrets, err := cluster.Client.CoreV1().Secrets(ns.name).List(ctx, metav1.ListOptions{})
+		secrets, err := cluster.Client.CoreV1().Secrets(ns.Name).List(ctx, metav1.ListOptions{})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(secrets.Items).To(BeEmpty())
 		By("nothing is left on the node")
@@ -66,7 +67,7 @@ var _ = Describe("A pod that brings its own sidecar", func() {
 
 	It("is admitted where Pod Security is restricted", func(ctx SpecContext) {
 		strict := newSpace(ctx, restricted)
-		f, err := lab.JuiceFS(strict.name, "data")
+		f, err := lab.JuiceFS(strict.Name, "data")
 		Expect(err).NotTo(HaveOccurred())
 		delete(f.PV.Spec.CSI.VolumeAttributes, "juicefs/host-path")
 		f.Secret = nil
@@ -74,21 +75,21 @@ var _ = Describe("A pod that brings its own sidecar", func() {
 		DeferCleanup(func(ctx SpecContext) {
 			Expect(cluster.Client.CoreV1().PersistentVolumes().Delete(ctx, f.PV.Name, metav1.DeleteOptions{})).To(Succeed())
 		}, NodeTimeout(patience))
-		p, err := cluster.Client.CoreV1().Pods(strict.name).Create(ctx, pod("app", "true", "data"), metav1.CreateOptions{DryRun: []string{"All"}})
+		p, err := cluster.Client.CoreV1().Pods(strict.Name).Create(ctx, pod("app", "true", "data"), metav1.CreateOptions{DryRun: []string{"All"}})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(p.Spec.InitContainers).To(ContainElement(HaveField("Name", "sidemount-data")))
 	}, NodeTimeout(patience))
 
 	It("does not notice that its client, its sidecar or the node service is killed, and starts again with what it wrote", func(ctx SpecContext) {
 		ns.volume(ctx, "data")
-		p, err := cluster.Client.CoreV1().Pods(ns.name).Create(ctx, pod("app", loop, "data"), metav1.CreateOptions{})
+		p, err := cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, pod("app", loop, "data"), metav1.CreateOptions{})
 		Expect(err).NotTo(HaveOccurred())
 		ns.progresses(ctx)
 		for _, victim := range []struct{ word, without string }{{"sidemount-juicefs", "sidemount-agent"}, {"sidemount-agent run", ""}} {
 			By("kill " + victim.word)
 			before := one(p, victim.word, victim.without)
 			Expect(syscall.Kill(before, syscall.SIGKILL)).To(Succeed())
-			Eventually(func() []int { return processes(p, victim.word, victim.without) }).WithContext(ctx).Should(And(HaveLen(1), Not(ContainElement(before))))
+			Eventually(func() []int { return space.Processes(p, victim.word, victim.without) }).WithContext(ctx).Should(And(HaveLen(1), Not(ContainElement(before))))
 			ns.progresses(ctx)
 		}
 		By("replace the node service")
@@ -102,34 +103,34 @@ var _ = Describe("A pod that brings its own sidecar", func() {
 		status, err := lab.Status(one(p, "sidemount-juicefs", "sidemount-agent"))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(status).To(And(HaveKeyWithValue("CapEff", "0000000000000000"), HaveKeyWithValue("NoNewPrivs", "1"), HaveKeyWithValue("Seccomp", "2")))
-		out, err := cluster.Kubectl(ctx, "logs", "-n", ns.name, "app", "-c", "app")
+		out, err := cluster.Kubectl(ctx, "logs", "-n", ns.Name, "app", "-c", "app")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(out).To(BeEmpty())
 		Expect(chart.MountPods(ctx)).To(BeEmpty())
 		By("the pod goes, and with it everything on the node")
-		_, err = cluster.Kubectl(ctx, "delete", "pod", "-n", ns.name, "app", "--wait")
+		_, err = cluster.Kubectl(ctx, "delete", "pod", "-n", ns.Name, "app", "--wait")
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(func() string { return fuse(ctx) }).WithContext(ctx).Should(BeEmpty())
 		By("another pod finds what was written last")
-		_, err = cluster.Client.CoreV1().Pods(ns.name).Create(ctx, pod("next", `[ "$(tail -n 1 /data/log)" -ge "$(cat /data/last)" ] && echo whole`, "data"), metav1.CreateOptions{})
+		_, err = cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, pod("next", `[ "$(tail -n 1 /data/log)" -ge "$(cat /data/last)" ] && echo whole`, "data"), metav1.CreateOptions{})
 		Expect(err).NotTo(HaveOccurred())
 		ns.prints(ctx, "next", "whole\n")
 	}, NodeTimeout(8*time.Minute))
 
 	It("gives the session to no container that injection has not made", func(ctx SpecContext) {
 		ns.volume(ctx, "data")
-		injected, err := cluster.Client.CoreV1().Pods(ns.name).Create(ctx, pod("model", "true", "data"), metav1.CreateOptions{DryRun: []string{"All"}})
+		injected, err := cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, pod("model", "true", "data"), metav1.CreateOptions{DryRun: []string{"All"}})
 		Expect(err).NotTo(HaveOccurred())
 		thief := pod("thief", "sleep 1000", "data")
 		thief.Labels = map[string]string{"sidemount.io/inject": "false"}
 		thief.Spec.Volumes, thief.Spec.InitContainers = injected.Spec.Volumes, injected.Spec.InitContainers
 		thief.Spec.Containers[0].VolumeMounts = append(thief.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "sidemount-session-data", MountPath: "/stolen"})
-		_, err = cluster.Client.CoreV1().Pods(ns.name).Create(ctx, thief, metav1.CreateOptions{})
+		_, err = cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, thief, metav1.CreateOptions{})
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(func() (string, error) {
-			return cluster.Kubectl(ctx, "get", "events", "-n", ns.name, "--field-selector=involvedObject.name=thief", "-o=jsonpath={.items[*].message}")
+			return cluster.Kubectl(ctx, "get", "events", "-n", ns.Name, "--field-selector=involvedObject.name=thief", "-o=jsonpath={.items[*].message}")
 		}).WithContext(ctx).Should(ContainSubstring("container app mounts sidemount-session-data"))
-		p, err := cluster.Client.CoreV1().Pods(ns.name).Get(ctx, "thief", metav1.GetOptions{})
+		p, err := cluster.Client.CoreV1().Pods(ns.Name).Get(ctx, "thief", metav1.GetOptions{})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(p.Status.Phase).To(Equal(corev1.PodPending))
 		Expect(fuse(ctx)).To(BeEmpty())
@@ -137,38 +138,38 @@ var _ = Describe("A pod that brings its own sidecar", func() {
 
 	It("stands beside pods of the node that use Mount Pods", func(ctx SpecContext) {
 		ns.volume(ctx, "data")
-		_, err := cluster.Client.CoreV1().Pods(ns.name).Create(ctx, pod("shared", "echo shared > /data/shared && cat /data/shared", "data", func(p *corev1.Pod) {
+		_, err := cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, pod("shared", "echo shared > /data/shared && cat /data/shared", "data", func(p *corev1.Pod) {
 			p.Labels = map[string]string{"sidemount.io/inject": "false"}
 		}), metav1.CreateOptions{})
 		Expect(err).NotTo(HaveOccurred())
 		ns.prints(ctx, "shared", "shared\n")
-		_, err = cluster.Client.CoreV1().Pods(ns.name).Create(ctx, pod("own", "cat /data/shared", "data"), metav1.CreateOptions{})
+		_, err = cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, pod("own", "cat /data/shared", "data"), metav1.CreateOptions{})
 		Expect(err).NotTo(HaveOccurred())
 		ns.prints(ctx, "own", "shared\n")
 	}, NodeTimeout(5*time.Minute))
 })
 
 // prints waits until a pod has succeeded and compares what its application printed.
-func (s space) prints(ctx context.Context, name, want string) {
+func (s namespace) prints(ctx context.Context, name, want string) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
-		p, err := cluster.Client.CoreV1().Pods(s.name).Get(ctx, name, metav1.GetOptions{})
+		p, err := cluster.Client.CoreV1().Pods(s.Name).Get(ctx, name, metav1.GetOptions{})
 		g.Expect(err).NotTo(HaveOccurred())
 		if p.Status.Phase == corev1.PodFailed {
 			StopTrying("the pod failed").Now()
 		}
 		g.Expect(p.Status.Phase).To(Equal(corev1.PodSucceeded))
 	}).WithContext(ctx).Should(Succeed())
-	out, err := cluster.Kubectl(ctx, "logs", "-n", s.name, name, "-c", "app")
+	out, err := cluster.Kubectl(ctx, "logs", "-n", s.Name, name, "-c", "app")
 	Expect(err).NotTo(HaveOccurred())
 	Expect(out).To(Equal(want))
 }
 
 // progresses waits until the application has written something new.
-func (s space) progresses(ctx context.Context) {
+func (s namespace) progresses(ctx context.Context) {
 	GinkgoHelper()
 	read := func() string {
-		out, err := cluster.Kubectl(ctx, "exec", "-n", s.name, "app", "-c", "app", "--", "cat", "/data/last")
+		out, err := cluster.Kubectl(ctx, "exec", "-n", s.Name, "app", "-c", "app", "--", "cat", "/data/last")
 		if err != nil {
 			return ""
 		}
@@ -183,28 +184,6 @@ func (s space) progresses(ctx context.Context) {
 func one(p *corev1.Pod, word, without string) int {
 	GinkgoHelper()
 	var pids []int
-	Eventually(func() []int { pids = processes(p, word, without); return pids }).Should(HaveLen(1))
+	Eventually(func() []int { pids = space.Processes(p, word, without); return pids }).Should(HaveLen(1))
 	return pids[0]
-}
-
-// processes are the pids of a pod's processes with a word in their arguments, without those that have another.
-func processes(p *corev1.Pod, word, without string) []int {
-	GinkgoHelper()
-	all, err := lab.Processes(p.UID, word)
-	Expect(err).NotTo(HaveOccurred())
-	others := map[int]bool{}
-	if without != "" {
-		not, err := lab.Processes(p.UID, without)
-		Expect(err).NotTo(HaveOccurred())
-		for _, pid := range not {
-			others[pid] = true
-		}
-	}
-	var left []int
-	for _, pid := range all {
-		if !others[pid] {
-			left = append(left, pid)
-		}
-	}
-	return left
 }

@@ -3,9 +3,6 @@ package sidecars
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sidemount/sidemount/test/lab"
+	"github.com/sidemount/sidemount/test/space"
 )
 
 // patience is how long anything may take that takes a second on an idle machine.
@@ -26,14 +24,7 @@ var (
 )
 
 func TestSidecars(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("skipped: a cluster needs root")
-	}
-	RegisterFailHandler(Fail)
-	SetDefaultEventuallyTimeout(patience)
-	SetDefaultEventuallyPollingInterval(100 * time.Millisecond)
-	EnforceDefaultTimeoutsWhenUsingContexts()
-	RunSpecs(t, "Pods with sidecars of their own on ordinary nodes")
+	space.Run(t, "Pods with sidecars of their own on ordinary nodes", patience)
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
@@ -62,7 +53,7 @@ func awaitWebhook(ctx context.Context) {
 	ns := newSpace(ctx, nil)
 	ns.volume(ctx, "first")
 	Eventually(func(g Gomega) {
-		p, err := cluster.Client.CoreV1().Pods(ns.name).Create(ctx, pod("first", "true", "first", func(p *corev1.Pod) {
+		p, err := cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, pod("first", "true", "first", func(p *corev1.Pod) {
 			p.Labels = map[string]string{"sidemount.io/inject": "node"}
 		}), metav1.CreateOptions{DryRun: []string{"All"}})
 		g.Expect(err).NotTo(HaveOccurred())
@@ -70,8 +61,8 @@ func awaitWebhook(ctx context.Context) {
 	}).WithContext(ctx).Should(Succeed())
 }
 
-// space is a namespace of one spec.
-type space struct{ name string }
+// namespace is a namespace of one spec.
+type namespace struct{ space.Space }
 
 // Both have their pods injected. A directory of the host, as the volumes of these specs have it, is more than restricted admits.
 var (
@@ -79,52 +70,16 @@ var (
 	restricted = map[string]string{"sidemount.io/injection": "node", "pod-security.kubernetes.io/enforce": "restricted"}
 )
 
-func newSpace(ctx context.Context, labels map[string]string) space {
+func newSpace(ctx context.Context, labels map[string]string) namespace {
 	GinkgoHelper()
-	ns, err := cluster.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "tenant-", Labels: labels},
-	}, metav1.CreateOptions{})
-	Expect(err).NotTo(HaveOccurred())
-	s := space{ns.Name}
-	DeferCleanup(func(ctx SpecContext) { s.remove(ctx) }, NodeTimeout(3*time.Minute))
-	Eventually(func() error {
-		_, err := cluster.Client.CoreV1().ServiceAccounts(s.name).Get(ctx, "default", metav1.GetOptions{})
-		return err
-	}).WithContext(ctx).Should(Succeed())
-	return s
-}
-
-func (s space) remove(ctx context.Context) {
-	GinkgoHelper()
-	if CurrentSpecReport().Failed() {
-		for _, args := range [][]string{
-			{"get", "pods", "-o", "yaml", "-n", s.name}, {"get", "events", "--sort-by=.lastTimestamp", "-n", s.name},
-			{"logs", "-n", chart.Namespace, "-l", "app.kubernetes.io/component=node", "--tail=200"},
-		} {
-			out, err := cluster.Kubectl(ctx, args...)
-			fmt.Fprintln(GinkgoWriter, strings.Join(args, " "), err, "\n", out)
-		}
-	}
-	Expect(cluster.Client.CoreV1().Namespaces().Delete(ctx, s.name, metav1.DeleteOptions{})).To(Succeed())
-	Eventually(func(g Gomega) {
-		pods, err := cluster.Client.CoreV1().Pods(s.name).List(ctx, metav1.ListOptions{})
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(pods.Items).To(BeEmpty())
-	}).WithContext(ctx).Should(Succeed(), "every pod must go")
+	return namespace{space.New(ctx, cluster, "tenant-", labels,
+		[]string{"logs", "-n", chart.Namespace, "-l", "app.kubernetes.io/component=node", "--tail=200"})}
 }
 
 // volume makes a volume whose Secret is in the chart's namespace. Its data is in a directory of the host, which is all that its sidecar has of it.
-func (s space) volume(ctx context.Context, name string) *lab.FileSystem {
+func (s namespace) volume(ctx context.Context, name string) *lab.FileSystem {
 	GinkgoHelper()
-	f, err := lab.JuiceFS(s.name, name)
-	Expect(err).NotTo(HaveOccurred())
-	f.Secret.Namespace, f.Secret.Name = chart.Namespace, s.name+"-"+name
-	f.PV.Spec.CSI.NodePublishSecretRef = &corev1.SecretReference{Namespace: chart.Namespace, Name: f.Secret.Name}
-	Expect(f.Create(ctx, cluster)).To(Succeed())
-	DeferCleanup(func(ctx SpecContext) {
-		Expect(cluster.Client.CoreV1().PersistentVolumes().Delete(ctx, f.PV.Name, metav1.DeleteOptions{})).To(Succeed())
-	}, NodeTimeout(patience))
-	return f
+	return s.Volume(ctx, name, chart.Namespace)
 }
 
 // pod is what Pod Security "restricted" admits, on the ordinary node.

@@ -4,7 +4,6 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -16,10 +15,10 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sidemount/sidemount/test/lab"
+	"github.com/sidemount/sidemount/test/space"
 )
 
 // patience is how long anything may take that takes a second on an idle machine.
@@ -33,16 +32,7 @@ var (
 	hook    *process
 )
 
-func TestWebhook(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("skipped: a cluster needs root")
-	}
-	RegisterFailHandler(Fail)
-	SetDefaultEventuallyTimeout(patience)
-	SetDefaultEventuallyPollingInterval(100 * time.Millisecond)
-	EnforceDefaultTimeoutsWhenUsingContexts()
-	RunSpecs(t, "Pods on nodes of others")
-}
+func TestWebhook(t *testing.T) { space.Run(t, "Pods on nodes of others", patience) }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
 	var err error
@@ -101,11 +91,11 @@ func install(ctx context.Context) {
 	}).WithContext(ctx).Should(Succeed())
 	// The API server reads its configuration by watches. Until it has, a pod that asks for injection is refused or left alone.
 	ns := newSpace(ctx, nil)
-	f, err := lab.JuiceFS(ns.name, "first")
+	f, err := lab.JuiceFS(ns.Name, "first")
 	Expect(err).NotTo(HaveOccurred())
 	Expect(f.Create(ctx, cluster)).To(Succeed())
 	Eventually(func(g Gomega) {
-		p, err := cluster.Client.CoreV1().Pods(ns.name).Create(ctx, pod("first", "true", lab.Claim("first"), asking), metav1.CreateOptions{DryRun: []string{"All"}})
+		p, err := cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, pod("first", "true", lab.Claim("first"), asking), metav1.CreateOptions{DryRun: []string{"All"}})
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(injected(p)).To(BeTrue())
 	}).WithContext(ctx).Should(Succeed())
@@ -147,94 +137,12 @@ func (p *process) stop() {
 	p.cmd = nil
 }
 
-// space is a namespace of one spec.
-type space struct{ name string }
+// namespace is a namespace of one spec.
+type namespace struct{ space.Space }
 
-func newSpace(ctx context.Context, labels map[string]string) space {
+func newSpace(ctx context.Context, labels map[string]string) namespace {
 	GinkgoHelper()
-	ns, err := cluster.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "hook-", Labels: labels},
-	}, metav1.CreateOptions{})
-	Expect(err).NotTo(HaveOccurred())
-	s := space{ns.Name}
-	DeferCleanup(func(ctx SpecContext) { s.remove(ctx) }, NodeTimeout(3*time.Minute))
-	Eventually(func() error {
-		_, err := cluster.Client.CoreV1().ServiceAccounts(s.name).Get(ctx, "default", metav1.GetOptions{})
-		return err
-	}).WithContext(ctx).Should(Succeed())
-	return s
-}
-
-func (s space) remove(ctx context.Context) {
-	GinkgoHelper()
-	if CurrentSpecReport().Failed() {
-		for _, args := range [][]string{{"get", "pods", "-o", "yaml"}, {"get", "events", "--sort-by=.lastTimestamp"}} {
-			out, err := cluster.Kubectl(ctx, append(args, "-n", s.name)...)
-			fmt.Fprintln(GinkgoWriter, strings.Join(args, " "), err, "\n", out)
-		}
-	}
-	Expect(cluster.Client.CoreV1().Namespaces().Delete(ctx, s.name, metav1.DeleteOptions{})).To(Succeed())
-	Eventually(func(g Gomega) {
-		pods, err := cluster.Client.CoreV1().Pods(s.name).List(ctx, metav1.ListOptions{})
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(pods.Items).To(BeEmpty())
-	}).WithContext(ctx).Should(Succeed(), "every pod must go")
-}
-
-func (s space) create(ctx context.Context, p *corev1.Pod) *corev1.Pod {
-	GinkgoHelper()
-	created, err := cluster.Client.CoreV1().Pods(s.name).Create(ctx, p, metav1.CreateOptions{})
-	Expect(err).NotTo(HaveOccurred())
-	return created
-}
-
-func (s space) get(ctx context.Context, name string) *corev1.Pod {
-	GinkgoHelper()
-	p, err := cluster.Client.CoreV1().Pods(s.name).Get(ctx, name, metav1.GetOptions{})
-	Expect(err).NotTo(HaveOccurred())
-	return p
-}
-
-// ready waits until all containers of a pod are.
-func (s space) ready(ctx context.Context, name string) {
-	GinkgoHelper()
-	Eventually(func(g Gomega) {
-		p := s.get(ctx, name)
-		g.Expect(p.Status.Conditions).To(ContainElement(And(HaveField("Type", corev1.PodReady), HaveField("Status", corev1.ConditionTrue))))
-	}).WithContext(ctx).Should(Succeed())
-}
-
-// succeeds waits for a pod's end and returns what its application printed.
-func (s space) succeeds(ctx context.Context, name string) string {
-	GinkgoHelper()
-	Eventually(func(g Gomega) {
-		p := s.get(ctx, name)
-		if p.Status.Phase == corev1.PodFailed {
-			StopTrying("the pod failed").Attach("log", s.logs(ctx, name)).Now()
-		}
-		g.Expect(p.Status.Phase).To(Equal(corev1.PodSucceeded))
-	}).WithContext(ctx).Should(Succeed())
-	return s.logs(ctx, name)
-}
-
-func (s space) logs(ctx context.Context, name string) string {
-	GinkgoHelper()
-	out, err := cluster.Kubectl(ctx, "logs", "-n", s.name, name, "-c", "app")
-	Expect(err).NotTo(HaveOccurred())
-	return out
-}
-
-func (s space) exec(ctx context.Context, name string, argv ...string) (string, error) {
-	return cluster.Kubectl(ctx, append([]string{"exec", "-n", s.name, name, "-c", "app", "--"}, argv...)...)
-}
-
-func (s space) gone(ctx context.Context, name string) {
-	GinkgoHelper()
-	Expect(cluster.Client.CoreV1().Pods(s.name).Delete(ctx, name, metav1.DeleteOptions{})).To(Succeed())
-	Eventually(func() bool {
-		_, err := cluster.Client.CoreV1().Pods(s.name).Get(ctx, name, metav1.GetOptions{})
-		return apierrors.IsNotFound(err)
-	}).WithContext(ctx).Should(BeTrue(), "the pod must leave the API")
+	return namespace{space.New(ctx, cluster, "hook-", labels)}
 }
 
 // pod is a pod on the ordinary node.

@@ -16,112 +16,88 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/sidemount/sidemount/test/lab"
+	"github.com/sidemount/sidemount/test/space"
 )
 
 var enabled = map[string]string{"sidemount.io/injection": "enabled"}
 
 // volume makes a JuiceFS volume whose Secret is in the namespace "sidemount" and not in that of the pods.
-func (s space) volume(ctx context.Context, name string) *lab.FileSystem {
+func (s namespace) volume(ctx context.Context, name string) *lab.FileSystem {
 	GinkgoHelper()
-	f, err := lab.JuiceFS(s.name, name)
-	Expect(err).NotTo(HaveOccurred())
-	f.Secret.Namespace, f.Secret.Name = "sidemount", s.name+"-"+name
-	f.PV.Spec.CSI.NodePublishSecretRef = &corev1.SecretReference{Namespace: "sidemount", Name: f.Secret.Name}
-	Expect(f.Create(ctx, cluster)).To(Succeed())
-	return f
-}
-
-// processes are the pids of a pod's processes with a word in their arguments, without those that have another.
-func processes(p *corev1.Pod, word, without string) []int {
-	GinkgoHelper()
-	all, err := lab.Processes(p.UID, word)
-	Expect(err).NotTo(HaveOccurred())
-	others := map[int]bool{}
-	if without != "" {
-		not, err := lab.Processes(p.UID, without)
-		Expect(err).NotTo(HaveOccurred())
-		for _, pid := range not {
-			others[pid] = true
-		}
-	}
-	var left []int
-	for _, pid := range all {
-		if !others[pid] {
-			left = append(left, pid)
-		}
-	}
-	return left
+	return s.Volume(ctx, name, "sidemount")
 }
 
 // loop appends to an open file for ever and says so when it could not.
 const loop = `trap 'exit 0' TERM; exec 3>>/data/log; i=0; while :; do i=$((i+1)); echo $i >&3 || echo FAILED; echo $i > /data/last || echo FAILED; sleep 0.05; done`
 
 var _ = Describe("A pod on a node of others", func() {
-	var ns space
+	var ns namespace
 	BeforeEach(func(ctx SpecContext) { ns = newSpace(ctx, enabled) }, NodeTimeout(patience))
 
 	It("finds its volume from its first init container on, and ends as a Job does", func(ctx SpecContext) {
 		ns.volume(ctx, "data")
 		template := pod("", "cat /data/early && dd if=/dev/zero of=/data/big bs=64k count=64 2>/dev/null && ls /data", lab.Claim("data"),
 			lab.Init("early", "echo hello > /data/early"), lab.User(0))
-		_, err := cluster.Client.BatchV1().Jobs(ns.name).Create(ctx, &batchv1.Job{
+		_, err := cluster.Client.BatchV1().Jobs(ns.Name).Create(ctx, &batchv1.Job{
 			ObjectMeta: metav1.ObjectMeta{Name: "job"},
 			Spec:       batchv1.JobSpec{BackoffLimit: ptr.To(int32(0)), Template: corev1.PodTemplateSpec{Spec: template.Spec}},
 		}, metav1.CreateOptions{})
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(func(g Gomega) {
-			job, err := cluster.Client.BatchV1().Jobs(ns.name).Get(ctx, "job", metav1.GetOptions{})
+			job, err := cluster.Client.BatchV1().Jobs(ns.Name).Get(ctx, "job", metav1.GetOptions{})
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(job.Status.Failed).To(BeZero())
 			g.Expect(job.Status.Succeeded).To(BeEquivalentTo(1))
 		}).WithContext(ctx).Should(Succeed())
-		out, err := cluster.Kubectl(ctx, "logs", "-n", ns.name, "job/job", "-c", "app")
+		out, err := cluster.Kubectl(ctx, "logs", "-n", ns.Name, "job/job", "-c", "app")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(out).To(Equal("hello\nbig\nearly\n"))
 		By("no Secret has come to the pod's namespace")
-		secrets, err := cluster.Client.CoreV1().Secrets(ns.name).List(ctx, metav1.ListOptions{})
+		secrets, err := cluster.Client.CoreV1().Secrets(ns.Name).List(ctx, metav1.ListOptions{})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(secrets.Items).To(BeEmpty())
 	}, NodeTimeout(3*time.Minute))
 
 	It("does not notice that its client, the client's container or its broker is killed", func(ctx SpecContext) {
 		ns.volume(ctx, "data")
-		p := ns.create(ctx, pod("app", loop, lab.Claim("data"), lab.User(0)))
-		ns.ready(ctx, "app")
+		p := ns.Create(ctx, pod("app", loop, lab.Claim("data"), lab.User(0)))
+		ns.Ready(ctx, "app")
 		for _, victim := range []struct{ word, without string }{{"sidemount-juicefs", "sidemount-agent"}, {"sidemount-agent run", ""}, {"sidemount-agent supervise", ""}} {
 			By("kill " + victim.word)
 			var before []int
-			Eventually(func() []int { before = processes(p, victim.word, victim.without); return before }).WithContext(ctx).Should(HaveLen(1))
+			Eventually(func() []int { before = space.Processes(p, victim.word, victim.without); return before }).WithContext(ctx).Should(HaveLen(1))
 			Expect(syscall.Kill(before[0], syscall.SIGKILL)).To(Succeed())
-			Eventually(func() []int { return processes(p, victim.word, victim.without) }).WithContext(ctx).Should(And(HaveLen(1), Not(Equal(before))))
+			Eventually(func() []int { return space.Processes(p, victim.word, victim.without) }).WithContext(ctx).Should(And(HaveLen(1), Not(Equal(before))))
 			ns.progresses(ctx, "app")
 		}
-		Expect(ns.logs(ctx, "app")).To(BeEmpty())
+		Expect(ns.Logs(ctx, "app")).To(BeEmpty())
 		By("the client has no privilege")
-		client := processes(p, "sidemount-juicefs", "sidemount-agent")
+		client := space.Processes(p, "sidemount-juicefs", "sidemount-agent")
 		status, err := lab.Status(client[0])
 		Expect(err).NotTo(HaveOccurred())
 		Expect(status).To(And(HaveKeyWithValue("CapEff", "0000000000000000"), HaveKeyWithValue("NoNewPrivs", "1"), HaveKeyWithValue("Seccomp", "2")))
 		Expect(strings.Fields(status["Uid"])[0]).To(Equal("65534"))
-		ns.gone(ctx, "app")
+		ns.Delete(ctx, "app")
+		ns.Gone(ctx, "app")
 	}, NodeTimeout(4*time.Minute))
 
 	It("finds its files again when broker and client are killed together", func(ctx SpecContext) {
 		ns.volume(ctx, "data")
-		p := ns.create(ctx, pod("app", "trap 'exit 0' TERM; while :; do date > /data/now; sleep 0.1; done", lab.Claim("data"), lab.User(0)))
-		ns.ready(ctx, "app")
-		pids := append(processes(p, "sidemount-agent run", ""), processes(p, "sidemount-agent supervise", "")...)
+		p := ns.Create(ctx, pod("app", "trap 'exit 0' TERM; while :; do date > /data/now; sleep 0.1; done", lab.Claim("data"), lab.User(0)))
+		ns.Ready(ctx, "app")
+		pids := append(space.Processes(p, "sidemount-agent run", ""), space.Processes(p, "sidemount-agent supervise", "")...)
 		Expect(pids).To(HaveLen(2))
 		for _, pid := range pids {
 			Expect(syscall.Kill(pid, syscall.SIGKILL)).To(Succeed())
 		}
 		Eventually(func(g Gomega) {
-			out, err := ns.exec(ctx, "app", "sh", "-c", "echo again > /data/again && cat /data/again")
+			out, err := ns.Exec(ctx, "app", "sh", "-c", "echo again > /data/again && cat /data/again")
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(out).To(Equal("again\n"))
 		}).WithContext(ctx).Should(Succeed())
-		Expect(ns.get(ctx, "app").Status.ContainerStatuses[0].RestartCount).To(BeZero())
-		ns.gone(ctx, "app")
+		Expect(ns.Get(ctx, "app").Status.ContainerStatuses[0].RestartCount).To(BeZero())
+		ns.Delete(ctx, "app")
+		ns.Gone(ctx, "app")
 	}, NodeTimeout(4*time.Minute))
 
 	It("has several volumes, below subPaths and read-only", func(ctx SpecContext) {
@@ -130,21 +106,21 @@ var _ = Describe("A pod on a node of others", func() {
 		claim := func(name string) corev1.VolumeSource {
 			return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}
 		}
-		ns.create(ctx, pod("app", "echo a > /one/deep/a && cat /whole/deep/a && ! touch /readonly/x 2>/dev/null && echo b > /two/b && cat /two/b", lab.User(0),
+		ns.Create(ctx, pod("app", "echo a > /one/deep/a && cat /whole/deep/a && ! touch /readonly/x 2>/dev/null && echo b > /two/b && cat /two/b", lab.User(0),
 			lab.Volume("one", "/one", claim("one")), lab.Volume("two", "/two", claim("two")),
 			lab.Change(func(p *corev1.Pod) {
 				c := &p.Spec.Containers[0]
 				c.VolumeMounts[0].MountPath, c.VolumeMounts[0].SubPath = "/one/deep", "deep"
 				c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "one", MountPath: "/whole"}, corev1.VolumeMount{Name: "one", MountPath: "/readonly", ReadOnly: true})
 			})))
-		Expect(ns.succeeds(ctx, "app")).To(Equal("a\nb\n"))
+		Expect(ns.Succeeds(ctx, "app")).To(Equal("a\nb\n"))
 	}, NodeTimeout(3*time.Minute))
 
 	It("is injected before its claim is bound, and the scheduler still binds it", func(ctx SpecContext) {
-		f, err := lab.JuiceFS(ns.name, "data")
+		f, err := lab.JuiceFS(ns.Name, "data")
 		Expect(err).NotTo(HaveOccurred())
 		class, err := cluster.Client.StorageV1().StorageClasses().Create(ctx, &storagev1.StorageClass{
-			ObjectMeta: metav1.ObjectMeta{Name: ns.name}, Provisioner: lab.Driver, VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer),
+			ObjectMeta: metav1.ObjectMeta{Name: ns.Name}, Provisioner: lab.Driver, VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer),
 			Parameters: f.PV.Spec.CSI.VolumeAttributes,
 		}, metav1.CreateOptions{})
 		Expect(err).NotTo(HaveOccurred())
@@ -153,42 +129,42 @@ var _ = Describe("A pod on a node of others", func() {
 		}, NodeTimeout(patience))
 		f.PVC.Spec.StorageClassName, f.PVC.Spec.VolumeName = &class.Name, ""
 		Expect((&lab.FileSystem{PVC: f.PVC}).Create(ctx, cluster)).To(Succeed())
-		p := ns.create(ctx, pod("app", "echo bound > /data/x && cat /data/x", lab.Claim("data"), lab.User(0)))
+		p := ns.Create(ctx, pod("app", "echo bound > /data/x && cat /data/x", lab.Claim("data"), lab.User(0)))
 		Expect(injected(p)).To(BeTrue())
 		By("the scheduler chooses a node, as it does for any claim that waits")
 		Eventually(func(g Gomega) {
-			claim, err := cluster.Client.CoreV1().PersistentVolumeClaims(ns.name).Get(ctx, "data", metav1.GetOptions{})
+			claim, err := cluster.Client.CoreV1().PersistentVolumeClaims(ns.Name).Get(ctx, "data", metav1.GetOptions{})
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(claim.Annotations).To(HaveKey("volume.kubernetes.io/selected-node"))
 		}).WithContext(ctx).Should(Succeed())
 		By("the provisioner makes the volume")
 		f.PV.Spec.StorageClassName = class.Name
 		Expect((&lab.FileSystem{PV: f.PV, Secret: f.Secret}).Create(ctx, cluster)).To(Succeed())
-		Expect(ns.succeeds(ctx, "app")).To(Equal("bound\n"))
+		Expect(ns.Succeeds(ctx, "app")).To(Equal("bound\n"))
 	}, NodeTimeout(3*time.Minute))
 
 	It("starts by itself when what was wrong is mended", func(ctx SpecContext) {
-		f, err := lab.JuiceFS(ns.name, "data")
+		f, err := lab.JuiceFS(ns.Name, "data")
 		Expect(err).NotTo(HaveOccurred())
 		secret := f.Secret
 		f.Secret = nil
 		Expect(f.Create(ctx, cluster)).To(Succeed())
-		ns.create(ctx, pod("app", "echo mended > /data/x && cat /data/x", lab.Claim("data"), lab.User(0)))
+		ns.Create(ctx, pod("app", "echo mended > /data/x && cat /data/x", lab.Claim("data"), lab.User(0)))
 		Eventually(func(g Gomega) {
-			events, err := cluster.Client.CoreV1().Events(ns.name).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=app"})
+			events, err := cluster.Client.CoreV1().Events(ns.Name).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=app"})
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(events.Items).To(ContainElement(HaveField("Reason", "SecretNotFound")))
 		}).WithContext(ctx).Should(Succeed())
 		Expect((&lab.FileSystem{Secret: secret}).Create(ctx, cluster)).To(Succeed())
-		Expect(ns.succeeds(ctx, "app")).To(Equal("mended\n"))
+		Expect(ns.Succeeds(ctx, "app")).To(Equal("mended\n"))
 	}, NodeTimeout(3*time.Minute))
 })
 
 // progresses waits until the application has written something new.
-func (s space) progresses(ctx context.Context, name string) {
+func (s namespace) progresses(ctx context.Context, name string) {
 	GinkgoHelper()
 	read := func() string {
-		out, err := s.exec(ctx, name, "cat", "/data/last")
+		out, err := s.Exec(ctx, name, "cat", "/data/last")
 		if err != nil {
 			return ""
 		}
@@ -209,24 +185,24 @@ var _ = Describe("The webhook", func() {
 			"virtual node": lab.Pod("virtual", "true", lab.Claim("data")),
 			"claim absent": pod("absent", "true", lab.Claim("nobody-made-it")),
 		} {
-			got, err := cluster.Client.CoreV1().Pods(ns.name).Create(ctx, p, metav1.CreateOptions{DryRun: []string{"All"}})
+			got, err := cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, p, metav1.CreateOptions{DryRun: []string{"All"}})
 			Expect(err).NotTo(HaveOccurred(), name)
 			Expect(injected(got)).To(BeFalse(), name)
 		}
 		other := newSpace(ctx, nil)
 		other.volume(ctx, "data")
-		got, err := cluster.Client.CoreV1().Pods(other.name).Create(ctx, pod("app", "true", lab.Claim("data")), metav1.CreateOptions{DryRun: []string{"All"}})
+		got, err := cluster.Client.CoreV1().Pods(other.Name).Create(ctx, pod("app", "true", lab.Claim("data")), metav1.CreateOptions{DryRun: []string{"All"}})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(injected(got)).To(BeFalse())
 	}, NodeTimeout(patience))
 
 	It("says at once which field of a volume is wrong", func(ctx SpecContext) {
 		ns := newSpace(ctx, enabled)
-		f, err := lab.JuiceFS(ns.name, "data")
+		f, err := lab.JuiceFS(ns.Name, "data")
 		Expect(err).NotTo(HaveOccurred())
 		f.PV.Spec.CSI.VolumeAttributes["juicefs/mount-cpu-limit"] = "many"
 		Expect(f.Create(ctx, cluster)).To(Succeed())
-		_, err = cluster.Client.CoreV1().Pods(ns.name).Create(ctx, pod("app", "true", lab.Claim("data")), metav1.CreateOptions{})
+		_, err = cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, pod("app", "true", lab.Claim("data")), metav1.CreateOptions{})
 		Expect(err).To(MatchError(ContainSubstring("juicefs/mount-cpu-limit")))
 	}, NodeTimeout(patience))
 
@@ -234,8 +210,8 @@ var _ = Describe("The webhook", func() {
 		ns, required := newSpace(ctx, enabled), newSpace(ctx, map[string]string{"sidemount.io/injection": "required"})
 		ns.volume(ctx, "data")
 		required.volume(ctx, "data")
-		ns.create(ctx, pod("early", loop, lab.Claim("data"), lab.User(0)))
-		ns.ready(ctx, "early")
+		ns.Create(ctx, pod("early", loop, lab.Claim("data"), lab.User(0)))
+		ns.Ready(ctx, "early")
 		hook.stop()
 		DeferCleanup(func(ctx SpecContext) {
 			if hook.cmd == nil {
@@ -243,29 +219,30 @@ var _ = Describe("The webhook", func() {
 			}
 		}, NodeTimeout(patience))
 		By("other pods run")
-		ns.create(ctx, pod("other", "echo fine"))
-		Expect(ns.succeeds(ctx, "other")).To(Equal("fine\n"))
+		ns.Create(ctx, pod("other", "echo fine"))
+		Expect(ns.Succeeds(ctx, "other")).To(Equal("fine\n"))
 		By("pods that have it do not notice")
 		ns.progresses(ctx, "early")
 		By("who asks for it is told why not")
-		_, err := cluster.Client.CoreV1().Pods(ns.name).Create(ctx, pod("asks", "true", lab.Claim("data"), asking), metav1.CreateOptions{})
+		_, err := cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, pod("asks", "true", lab.Claim("data"), asking), metav1.CreateOptions{})
 		Expect(err).To(MatchError(ContainSubstring("the webhook did not answer")))
-		_, err = cluster.Client.CoreV1().Pods(required.name).Create(ctx, pod("must", "true", lab.Claim("data")), metav1.CreateOptions{})
+		_, err = cluster.Client.CoreV1().Pods(required.Name).Create(ctx, pod("must", "true", lab.Claim("data")), metav1.CreateOptions{})
 		Expect(err).To(MatchError(ContainSubstring("the webhook did not answer")))
 		By("who does not ask waits for a node that can mount the claim, and does not run without it")
-		p := ns.create(ctx, pod("waits", "touch /data/x", lab.Claim("data")))
+		p := ns.Create(ctx, pod("waits", "touch /data/x", lab.Claim("data")))
 		Expect(injected(p)).To(BeFalse())
-		Eventually(func() []corev1.PodCondition { return ns.get(ctx, "waits").Status.Conditions }).WithContext(ctx).Should(
+		Eventually(func() []corev1.PodCondition { return ns.Get(ctx, "waits").Status.Conditions }).WithContext(ctx).Should(
 			ContainElement(And(HaveField("Type", corev1.PodScheduled), HaveField("Status", corev1.ConditionTrue))))
-		Consistently(func() corev1.PodPhase { return ns.get(ctx, "waits").Status.Phase }, 5*time.Second).WithContext(ctx).Should(Equal(corev1.PodPending))
+		Consistently(func() corev1.PodPhase { return ns.Get(ctx, "waits").Status.Phase }, 5*time.Second).WithContext(ctx).Should(Equal(corev1.PodPending))
 		By("it comes back")
 		hook.start(ctx)
 		Eventually(func() error {
-			_, err := cluster.Client.CoreV1().Pods(required.name).Create(ctx, pod("must", "echo there > /data/x && cat /data/x", lab.Claim("data"), lab.User(0)), metav1.CreateOptions{})
+			_, err := cluster.Client.CoreV1().Pods(required.Name).Create(ctx, pod("must", "echo there > /data/x && cat /data/x", lab.Claim("data"), lab.User(0)), metav1.CreateOptions{})
 			return err
 		}).WithContext(ctx).Should(Succeed())
-		Expect(required.succeeds(ctx, "must")).To(Equal("there\n"))
-		ns.gone(ctx, "early")
+		Expect(required.Succeeds(ctx, "must")).To(Equal("there\n"))
+		ns.Delete(ctx, "early")
+		ns.Gone(ctx, "early")
 	}, NodeTimeout(4*time.Minute))
 
 	It("heals a certificate that is no good", func(ctx SpecContext) {
@@ -277,7 +254,7 @@ var _ = Describe("The webhook", func() {
 		Expect(err).NotTo(HaveOccurred())
 		hook.start(ctx)
 		Eventually(func(g Gomega) {
-			p, err := cluster.Client.CoreV1().Pods(ns.name).Create(ctx, pod("app", "true", lab.Claim("data")), metav1.CreateOptions{DryRun: []string{"All"}})
+			p, err := cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, pod("app", "true", lab.Claim("data")), metav1.CreateOptions{DryRun: []string{"All"}})
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(injected(p)).To(BeTrue())
 		}).WithContext(ctx).Should(Succeed())
