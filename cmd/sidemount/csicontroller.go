@@ -31,16 +31,7 @@ func newCSIControllerCommand() *cobra.Command {
 			"serves --worker-socket. Both keep no state, need no privilege and may run several times.\n\n" +
 			"Every flag can also be given by an environment variable: --worker-socket by SIDEMOUNT_WORKER_SOCKET.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.workerSocket == "" || !filepath.IsAbs(o.workerSocket) {
-				return errors.New("--worker-socket is required, an absolute path")
-			}
-			ctx, err := setUpLogging(cmd.Context(), o.logLevel, o.logFormat)
-			if err != nil {
-				return err
-			}
-			return runCSIController(ctx, o)
-		},
+		RunE: role(o.complete, &o.logLevel, &o.logFormat, func(ctx context.Context) error { return runCSIController(ctx, o) }),
 	}
 	o.addTo(cmd.Flags())
 	return cmd
@@ -50,6 +41,13 @@ func (o *csiControllerOptions) addTo(f *pflag.FlagSet) {
 	o.csiOptions.addTo(f)
 	f.StringVar(&o.endpoint, "endpoint", "unix:///csi/csi.sock", "the driver's socket")
 	f.StringVar(&o.workerSocket, "worker-socket", "", "socket of the client's worker; required")
+}
+
+func (o *csiControllerOptions) complete() error {
+	if !filepath.IsAbs(o.workerSocket) {
+		return errors.New("--worker-socket is required, an absolute path")
+	}
+	return nil
 }
 
 // runCSIController runs the controller service until ctx ends.

@@ -49,16 +49,7 @@ func newCSINodeCommand() *cobra.Command {
 			"Every flag can also be given by an environment variable: --node-name by SIDEMOUNT_NODE_NAME.\n" +
 			"The end of the process leaves the mounts working; the next one takes them over.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.complete(); err != nil {
-				return err
-			}
-			ctx, err := setUpLogging(cmd.Context(), o.logLevel, o.logFormat)
-			if err != nil {
-				return err
-			}
-			return runCSINode(ctx, o)
-		},
+		RunE: role(o.complete, &o.logLevel, &o.logFormat, func(ctx context.Context) error { return runCSINode(ctx, o) }),
 	}
 	o.addTo(cmd.Flags())
 	return cmd

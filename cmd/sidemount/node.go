@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -45,16 +46,7 @@ func newNodeCommand() *cobra.Command {
 		Long: "Run a virtual node.\n\nEvery flag can also be given by an environment variable: --node-name by SIDEMOUNT_NODE_NAME.\n" +
 			"The end of the process leaves the pods running; the next one takes them over.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.complete(); err != nil {
-				return err
-			}
-			ctx, err := setUpLogging(cmd.Context(), o.logLevel, o.logFormat)
-			if err != nil {
-				return err
-			}
-			return runNode(ctx, o)
-		},
+		RunE: role(o.complete, &o.logLevel, &o.logFormat, func(ctx context.Context) error { return runNode(ctx, o) }),
 	}
 	o.addTo(cmd.Flags())
 	cmd.AddCommand(newNodeInstallCommand(), newNodeUninstallCommand())

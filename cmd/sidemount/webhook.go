@@ -50,16 +50,7 @@ func newWebhookCommand() *cobra.Command {
 			"Kubernetes 1.29 is needed, for native sidecars.\n\n" +
 			"Every flag can also be given by an environment variable: --agent-image by SIDEMOUNT_AGENT_IMAGE.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.complete(); err != nil {
-				return err
-			}
-			ctx, err := setUpLogging(cmd.Context(), o.logLevel, o.logFormat)
-			if err != nil {
-				return err
-			}
-			return runWebhook(ctx, o)
-		},
+		RunE: role(o.complete, &o.logLevel, &o.logFormat, func(ctx context.Context) error { return runWebhook(ctx, o) }),
 	}
 	o.addTo(cmd.Flags())
 	return cmd
