@@ -63,6 +63,7 @@ func (k *Keeper) refer(ctx context.Context, r Request) (*share, error) {
 					Info("volume has changed, its users keep what they have until they start again")
 			} else if ref.share.record.Key == key {
 				ref.share.learn(r.Mount.Volume.Secret)
+				ref.share.rotated = nil // a change that was taken back
 			}
 			ref.touched = time.Now()
 			return ref.share, nil

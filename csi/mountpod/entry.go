@@ -38,7 +38,7 @@ type share struct {
 	failures int
 	// asked is the last upgrade that an annotation has asked for: the pod's uid and the image.
 	asked string
-	// rotated is a changed Secret that is to be handed over, rotatedAt when one was last noted.
+	// rotated is a changed Secret that is to be handed over, rotatedAt when the last was tried.
 	rotated   *rotation
 	rotatedAt time.Time
 	// refusal is why the last attempt to open the session or make the pod failed.

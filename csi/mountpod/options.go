@@ -85,6 +85,8 @@ type Options struct {
 	// Patience is how long a failure may last until Acquire returns it although its deadline has not come. Default 15 s: kubectl describe then
 	// says early what is wrong, and the reference is kept for the next attempt.
 	Patience time.Duration
+	// Rotation is the pause between two attempts to hand a changed Secret to a running client. Default 5 min.
+	Rotation time.Duration
 	// Linger is how long a reference is kept whose target has not become a mount point: between a failed publish and its repetition, which the
 	// kubelet puts off by up to two minutes. Default 5 min.
 	Linger time.Duration
@@ -125,6 +127,7 @@ func (o *Options) setDefaults() error {
 	}
 	setDefault(&o.Grace, 30*time.Second)
 	setDefault(&o.Patience, 15*time.Second)
+	setDefault(&o.Rotation, 5*time.Minute)
 	setDefault(&o.Linger, 5*time.Minute)
 	if o.Log == nil {
 		o.Log = logrus.StandardLogger()

@@ -22,12 +22,8 @@ type successor struct {
 	Secret string `json:"secret"`
 }
 
-const (
-	// upgradeTimeout bounds an upgrade that nobody else bounds: the pull of an image and the start of a client.
-	upgradeTimeout = 5 * time.Minute
-	// rotationPause is between two attempts to hand over a changed Secret.
-	rotationPause = 5 * time.Minute
-)
+// upgradeTimeout bounds an upgrade that nobody else bounds: the pull of an image and the start of a client.
+const upgradeTimeout = 5 * time.Minute
 
 // Upgrade replaces a share's Mount Pod by one with this image, which may be the same, under the applications that use it. The new pod is made beside the old one;
 // when its client is ready, the old client flushes and ends, and the new one gets the session. If the new pod or its client cannot do that before ctx
@@ -237,23 +233,24 @@ func (k *Keeper) rotate(s *share, secret mount.Secret, hash, key string) bool {
 	if as, err := keyOf(s.record.Mount, hash); err != nil || as != key {
 		return false
 	}
-	if s.rotated == nil && time.Since(s.rotatedAt) > rotationPause {
-		s.rotated, s.rotatedAt = &rotation{secret: secret, hash: hash}, time.Now()
-		k.troubled.Add(s.id)
-	}
+	// A publish is not heard of again once it has been answered, so what cannot be handed over now is kept.
+	s.rotated = &rotation{secret: secret, hash: hash}
+	k.troubled.AddAfter(s.id, k.o.Rotation-time.Since(s.rotatedAt))
 	return true
 }
 
-// handOverSecret gives a changed Secret to a new client. If that cannot serve with it, the old one goes on with what it has. The caller holds the share's work.
+// handOverSecret gives a changed Secret to a new client. If that cannot serve with it, the old one goes on with what it has, and the Secret is tried again. The caller holds the
+// share's work.
 func (k *Keeper) handOverSecret(ctx context.Context, s *share) {
 	k.mu.Lock()
 	r := s.rotated
-	s.rotated = nil
-	pod, image := k.pod(s), s.record.Mount.Image
-	k.mu.Unlock()
-	if r == nil {
+	if r == nil || time.Since(s.rotatedAt) < k.o.Rotation {
+		k.mu.Unlock()
 		return
 	}
+	s.rotated, s.rotatedAt = nil, time.Now()
+	pod, image := k.pod(s), s.record.Mount.Image
+	k.mu.Unlock()
 	v := k.look(s)
 	// A share whose Secret nobody has brought since the restart gets its first knowledge of it now.
 	volume := v.volume
@@ -264,6 +261,12 @@ func (k *Keeper) handOverSecret(ctx context.Context, s *share) {
 		if pod != nil {
 			k.o.Recorder.Event(pod, corev1.EventTypeWarning, "SecretNotHandedOver", "the volume's client goes on with the Secret that it has: "+err.Error())
 		}
+		k.change(s, func() {
+			if s.rotated == nil {
+				s.rotated = r
+			}
+		})
+		k.troubled.AddAfter(s.id, k.o.Rotation)
 	}
 }
 

@@ -196,6 +196,27 @@ func TestEvictedMountPodIsReplacedAfterAnUpgrade(t *testing.T) {
 	})
 }
 
+// The driver answers a repetition that changes nothing by itself, so the Keeper must not need another Acquire.
+func TestChangedSecretIsTriedAgainUntilItIsHandedOver(t *testing.T) {
+	n := mountpodtest.Start(t, func(o *mountpod.Options) { o.Rotation = 300 * time.Millisecond })
+	m := mountpodtest.Passthrough(t, "pv-1", n.Data, nil)
+	m.Volume.Secret = mount.Secret{"password": "old"}
+	s := acquire(t, n, m, "one")
+	n.Pods.Refuse(errors.New("the API server is away"))
+	before := n.Pods.Calls().Create
+	m.Volume.Secret = mount.Secret{"password": "new"}
+	acquire(t, n, m, "one")
+	eventually(t, "the next pod is refused", func() bool { return n.Pods.Calls().Create > before })
+	if now, _ := n.Find(filepath.Join(n.Dir, "kubelet", "one")); now.Pod != s.Pod {
+		t.Errorf("share %+v, want %+v", now, s)
+	}
+	n.Pods.Refuse(nil)
+	eventually(t, "another pod has the session", func() bool {
+		now, _ := n.Find(filepath.Join(n.Dir, "kubelet", "one"))
+		return now.Pod != s.Pod && now.Session == s.Session
+	})
+}
+
 func TestAnnotationAsksForAnUpgrade(t *testing.T) {
 	n := mountpodtest.Start(t)
 	s := acquire(t, n, mountpodtest.Passthrough(t, "pv-1", n.Data, nil), "one")
