@@ -55,7 +55,9 @@ const (
 
 // FileSystem is a RawFileSystem over a JuiceFS engine.
 type FileSystem struct {
-	fuse.RawFileSystem // ENOSYS for what is not implemented
+	// Forget needs nothing, since nodes are the engine's inodes. Lseek and Statx answer ENOSYS, after which the kernel does without them (fs/fuse/file.c fuse_lseek,
+	// fs/fuse/dir.c fuse_do_statx): the engine knows no holes, and no time of birth.
+	fuse.RawFileSystem
 
 	options Options
 	log     *logrus.Entry
