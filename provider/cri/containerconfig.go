@@ -33,8 +33,9 @@ func ContainerConfig(pod *corev1.Pod, c *corev1.Container, in ContainerInput) (*
 		return nil, err
 	}
 	resources := ContainerResources(pod, c, in.Host)
-	if in.SingleOOMKill {
+	if in.Supervised {
 		delete(resources.Unified, oomGroup)
+		resources.OomScoreAdj = min(resources.OomScoreAdj, supervisorScore)
 	}
 	return &runtimeapi.ContainerConfig{
 		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: in.Attempt},

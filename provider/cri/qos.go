@@ -10,6 +10,9 @@ import (
 const (
 	guaranteedScore = -997
 	bestEffortScore = 1000
+	// supervisorScore is the most for the first process of a container that is to be spared and its other processes killed: the middle, so
+	// that theirs can be higher by half of the container's memory, and it outlives applications that promised as little.
+	supervisorScore = 500
 )
 
 // nodeCritical is the priority class of pods that a node cannot live without.

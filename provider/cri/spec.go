@@ -64,9 +64,10 @@ type ContainerInput struct {
 	Annotations map[string]string
 	// TargetID is the container whose process namespace an ephemeral container shares; "" shares none.
 	TargetID string
-	// SingleOOMKill makes the kernel kill one process and not the whole container when memory is short, as control groups of version 1
-	// always do.
-	SingleOOMKill bool
+	// Supervised: the container's first process replaces the others when they die. When memory is short, the kernel kills one process
+	// and not the whole container, as control groups of version 1 always do, and the first process has room to make the others more
+	// likely to be killed than itself.
+	Supervised bool
 	// SeccompRoot is the directory of the Localhost seccomp profiles, usually /var/lib/kubelet/seccomp.
 	SeccompRoot string
 	// SeccompDefault applies the runtime's profile where a pod asks for none. The kubelet's default is false (unconfined).

@@ -60,7 +60,7 @@ func (h *Host) input(ctx context.Context, r provider.CreateRequest) (cri.Contain
 	in := cri.ContainerInput{
 		Attempt: r.Attempt, Image: image, Env: variables(vars), Mounts: mounts(binds, volumes), TargetID: r.TargetID,
 		SeccompRoot: h.o.SeccompRoot, SeccompDefault: h.o.SeccompDefault, Host: h.o.Machine,
-		SingleOOMKill: r.Injected,
+		Supervised: r.Injected,
 	}
 	in.Command, in.Args = env.Command(r.Container, vars)
 	if in.HostsFile, err = h.hostsFile(r.Pod, r.PodIPs); err != nil {

@@ -29,7 +29,8 @@ type Options struct {
 	StartTimeout time.Duration
 	// Burst is how many clients may die soon after they came to serve and still be followed at once; then pauses grow from 100 ms to 10 s. Default 3.
 	Burst int
-	// OOMScore is added to the client's oom_score_adj, so that the kernel kills it and not the agent. Default 100.
+	// OOMScore is added to the client's oom_score_adj, so that the kernel kills it and not the agent. Its unit is a thousandth of the memory
+	// that the container may have (Documentation/filesystems/proc.rst). Default 500.
 	OOMScore int
 }
 
@@ -63,7 +64,7 @@ func New(o Options) (*Agent, error) {
 		o.Burst = 3
 	}
 	if o.OOMScore == 0 {
-		o.OOMScore = 100
+		o.OOMScore = 500
 	}
 	return &Agent{o: o, log: logger{o.Log}}, nil
 }

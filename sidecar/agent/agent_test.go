@@ -31,8 +31,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runClient is a client that says what it should, and behaves as its volume's options tell: "fail", "hang", "stubborn", "orphan", "back".
+// runClient is a client that says what it should, and behaves as its volume's options tell: "fail", "score", "hang", "stubborn", "orphan", "back".
 func runClient(what string) int {
+	score, _ := os.ReadFile(ownOOMScore)
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGTERM)
 	c, err := wire.Inherited(3)
@@ -47,6 +48,9 @@ func runClient(what string) int {
 	switch {
 	case config.Volume.Config["do"] == "fail":
 		_ = c.Send(ctx, wire.Message{Type: wire.Failed, Cause: wire.CauseConfig, Text: "metaurl is missing"})
+		return 1
+	case config.Volume.Config["do"] == "score":
+		_ = c.Send(ctx, wire.Message{Type: wire.Failed, Cause: wire.CauseConfig, Text: strings.TrimSpace(string(score))})
 		return 1
 	case config.Volume.Config["do"] == "hang":
 		select {}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -54,6 +53,7 @@ func startProcess(r *reaper, held *holding, o Options) (*process, error) {
 	defer child.Close()
 	p := &process{held: held, conn: conn, events: make(chan processEvent), started: time.Now(), ooms: countOOMs()}
 	pid, ended, err := r.start(func() (int, error) {
+		defer raiseOOMScore(o.OOMScore)()
 		return syscall.ForkExec(path, o.Argv, &syscall.ProcAttr{
 			Env:   o.Env,
 			Files: []uintptr{0, 1, 2, child.Fd()},
@@ -65,7 +65,6 @@ func startProcess(r *reaper, held *holding, o Options) (*process, error) {
 		return nil, fmt.Errorf("start the client %s: %w", path, err)
 	}
 	p.pid = pid
-	raiseOOMScore(pid, o.OOMScore)
 	go p.watch(ended)
 	return p, nil
 }
@@ -108,37 +107,4 @@ func (p *process) describe(s syscall.WaitStatus) string {
 	default:
 		return "exit status " + strconv.Itoa(s.ExitStatus())
 	}
-}
-
-// raiseOOMScore makes the client the one that the kernel picks when memory is short. Raising needs no privilege.
-func raiseOOMScore(pid, by int) {
-	const highest = 1000
-	path := "/proc/" + strconv.Itoa(pid) + "/oom_score_adj"
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return
-	}
-	now, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return
-	}
-	// Without it the kernel still picks by size, and the client is the larger one.
-	_ = os.WriteFile(path, []byte(strconv.Itoa(min(now+by, highest))), 0)
-}
-
-// countOOMs reads how many processes of this container the kernel has killed for want of memory (cgroup v2, then v1).
-func countOOMs() int {
-	for _, path := range []string{"/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"} {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(b)) {
-			if value, ok := strings.CutPrefix(line, "oom_kill "); ok {
-				n, _ := strconv.Atoi(strings.TrimSpace(value))
-				return n
-			}
-		}
-	}
-	return 0
 }
