@@ -53,11 +53,13 @@ func (j *journal) write(r record) error {
 		return fmt.Errorf("record session %s: %w", r.ID, err)
 	}
 	temporary := j.path(r.ID) + ".new"
-	if err := os.WriteFile(temporary, b, 0o600); err != nil {
-		return fmt.Errorf("record session %s: %w", r.ID, err)
+	err = os.WriteFile(temporary, b, 0o600)
+	if err == nil {
+		err = os.Rename(temporary, j.path(r.ID))
 	}
-	if err := os.Rename(temporary, j.path(r.ID)); err != nil {
-		return fmt.Errorf("record session %s: %w", r.ID, err)
+	if err != nil {
+		// A disk that is full has no room for a part of a record either.
+		return errors.Join(fmt.Errorf("record session %s: %w", r.ID, err), os.RemoveAll(temporary))
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/mount/broker"
+	"github.com/sidemount/sidemount/mount/fuse"
 )
 
 var _ = Describe("A session", func() {
@@ -292,5 +293,34 @@ var _ = Describe("A session", func() {
 		n.waitReady("fine")
 		Expect(broken + ".corrupt").To(BeAnExistingFile())
 		Expect(os.ReadDir(target)).To(BeEmpty())
+	})
+
+	It("opens no session that it cannot record because the disk is full, and keeps the others", func() {
+		state, err := os.MkdirTemp("", "sidemount-state-")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(unix.Mount("tmpfs", state, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=64k,mode=700")).To(Succeed())
+		DeferCleanup(func() {
+			Expect(unix.Unmount(state, 0)).To(Succeed())
+			Expect(os.Remove(state)).To(Succeed())
+		})
+		n := newNode(func(o *broker.Options) { o.StateDir = state })
+		target, s := n.open("before")
+		filler := filepath.Join(state, "filler")
+		Expect(os.WriteFile(filler, make([]byte, 64<<10), 0o600)).To(MatchError(unix.ENOSPC))
+
+		refused := n.request("refused")
+		_, err = n.Open(context.Background(), refused)
+		Expect(err).To(MatchError(unix.ENOSPC))
+		Expect(err).To(MatchError(ContainSubstring("record session refused")))
+		_, err = fuse.Find(refused.Target)
+		Expect(err).To(MatchError(fuse.ErrNotMounted))
+		Expect(filepath.Glob(filepath.Join(state, "*refused*"))).To(BeEmpty())
+
+		Expect(unix.Kill(s.client(), unix.SIGKILL)).To(Succeed())
+		Expect(os.WriteFile(filepath.Join(target, "file"), []byte("x"), 0o644)).To(Succeed())
+		Expect(n.Close(context.Background(), "before", 5*time.Second)).To(Succeed())
+
+		Expect(os.Remove(filler)).To(Succeed())
+		n.open("refused")
 	})
 })
