@@ -32,6 +32,8 @@ func MountOptions(kind mount.ClientKind) (*fuse.MountOptions, error) {
 		CongestionThreshold:  int(f.CongestionThreshold),
 		EnableLocks:          f.Flags&(kernel.PosixLocks|kernel.FlockLocks) != 0,
 		EnableSymlinkCaching: f.Flags&kernel.CacheSymlinks != 0,
+		// Both clients have what is read in memory. go-fuse would prepare a pipe for each answer first, and then not use it.
+		DisableSplice:        true,
 		DisabledCapabilities: own &^ uint64(f.Flags),
 		ExtraCapabilities:    uint64(f.Flags),
 	}, nil
