@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: [N=100] [SEED=...] [KINDS=client,oom,agent,stop,upgrade,node,delete,server] hack/recovery.sh [-doc docs/recovery.md]
-# KINDS: client@sidecar and client@mountpod are client in one of the two places; delete and server are for Mount Pods only.
+# KINDS: client@sidecar and client@mountpod are client in one of the two places, and so are oom and stop; delete and server are for Mount Pods only.
 # Kills clients, agents, the node's process, Mount Pods and the CSI driver at random below applications that notice everything; fails if one of them did.
 set -euo pipefail
 cd "$(dirname "$0")/.."

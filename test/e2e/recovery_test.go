@@ -10,6 +10,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sidemount/sidemount/sidecar/session"
 	"github.com/sidemount/sidemount/test/lab"
@@ -144,6 +145,35 @@ while [ ! -e /data/stop ]; do i=$((i+1)); echo $i >&3; done; exec 3>&-; seq $i |
 			"client", "upgrade", "app", "-n", ns.Name, "--kubeconfig", cluster.Kubeconfig).CombinedOutput()
 		Expect(err).To(HaveOccurred())
 		Expect(strings.TrimSpace(string(out))).To(And(ContainSubstring("is Succeeded"), Not(ContainSubstring("\n"))))
+	}, SpecTimeout(3*patience))
+
+	It("a client that would serve another file system than is mounted does not come in", func(ctx SpecContext) {
+		juicefs.volume(ctx, ns, "data")
+		p := ns.Create(ctx, lab.Pod("app", `set -e; echo kept > /data/file; while [ ! -e /data/stop ]; do cat /data/file > /dev/null; done; cat /data/file`, lab.Claim("data")))
+		ns.Running(ctx, "app")
+		before := juicefs.pid(ctx, p)
+		secrets := cluster.Client.CoreV1().Secrets(ns.Name)
+		secret, err := secrets.Get(ctx, "data", metav1.GetOptions{})
+		Expect(err).NotTo(HaveOccurred())
+		mounted := string(secret.Data["metaurl"])
+		secret.Data["metaurl"] = []byte(strings.Replace(mounted, "meta.db", "other.db", 1))
+		secret, err = secrets.Update(ctx, secret, metav1.UpdateOptions{})
+		Expect(err).NotTo(HaveOccurred())
+		out, err := exec.CommandContext(ctx, cluster.Binary("sidemount"),
+			"client", "upgrade", "app", "-n", ns.Name, "--kubeconfig", cluster.Kubeconfig).CombinedOutput()
+		Expect(err).To(HaveOccurred())
+		Expect(string(out)).To(ContainSubstring("must not name another one"))
+		Expect(ns.Events(ctx, "app")).To(ContainElement(And(HavePrefix("ClientUpgradeFailed: "), ContainSubstring("must not name another one"))))
+		Expect(juicefs.pid(ctx, p)).To(Equal(before))
+
+		By("nor when the client dies")
+		Expect(syscall.Kill(before, syscall.SIGKILL)).To(Succeed())
+		_, err = ns.Exec(ctx, "app", "touch", "/data/stop")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(ns.Succeeds(ctx, "app")).To(Equal("kept\n"))
+		secret.Data["metaurl"] = []byte(mounted)
+		_, err = secrets.Update(ctx, secret, metav1.UpdateOptions{})
+		Expect(err).NotTo(HaveOccurred())
 	}, SpecTimeout(3*patience))
 })
 

@@ -23,6 +23,8 @@ const onMountPod = "mount pod"
 // mountPodKinds are the ways to kill below a subject on the ordinary node.
 var mountPodKinds = []kind{
 	{name: "client", strike: killClient, agentLives: true},
+	{name: "oom", strike: exhaust, agentLives: true},
+	{name: "stop", strike: stopClient, agentLives: true},
 	{name: "delete", strike: deleteMountPod, alone: takesAgent},
 	{name: "server", strike: killServer, agentLives: true, alone: takesEveryonesBroker},
 }

@@ -10,7 +10,8 @@ func TestKindsAreForTheirPlaces(t *testing.T) {
 		"client":                 {{"client"}, {"client"}},
 		"client@sidecar,delete":  {{"client"}, {"delete"}},
 		"client@mountpod,server": {nil, {"client", "server"}},
-		"oom":                    {{"oom"}, nil},
+		"oom":                    {{"oom"}, {"oom"}},
+		"upgrade":                {{"upgrade"}, nil},
 	} {
 		var o options
 		if err := o.setKinds(text); err != nil {

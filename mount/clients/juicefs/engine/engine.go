@@ -43,21 +43,43 @@ type Engine struct {
 	leave, close sync.Once
 }
 
+// Earlier is what a session keeps of the engine that served it before. The zero value is a new session.
+type Earlier struct {
+	// Sid is the metadata session, 0 if there is none.
+	Sid uint64
+	// UUID is the file system's, "" if it is not known.
+	UUID string
+}
+
+// admit refuses any other file system than the session has: the kernel knows its inodes, and the write log its writes. setting is nil where there is none.
+func (b Earlier) admit(a Address, setting *meta.Format) error {
+	switch {
+	case b.UUID == "":
+		return nil
+	case setting == nil:
+		return fmt.Errorf("%w: metadata engine %s holds no file system, but %s is mounted: Secret key \"metaurl\" must not name another one", mount.ErrConfig, a, b.UUID)
+	case setting.UUID != b.UUID:
+		return fmt.Errorf("%w: metadata engine %s holds file system %s, but %s is mounted: Secret key \"metaurl\" must not name another one",
+			mount.ErrConfig, a, setting.UUID, b.UUID)
+	}
+	return nil
+}
+
 // Connection is an engine that is ready to start: connected, formatted if it had to be, with its object storage addressed. It
 // has no metadata session yet, so another process may still serve the same one.
 type Connection struct {
 	spec      *Spec
-	sid       uint64
+	before    Earlier
 	config    *meta.Config
 	client    meta.Meta
 	effective meta.Format
 	blob      object.ObjectStorage
 }
 
-// Connect connects to the volume's metadata engine and formats the volume if it must be. sid is the metadata session that
-// Start will take over; 0 makes a new one. It fails within about 10 s if the engine does not answer.
-func Connect(ctx context.Context, s *Spec, sid uint64) (c *Connection, err error) {
-	c = &Connection{spec: s, sid: sid, config: s.metaConfig(sid)}
+// Connect connects to the volume's metadata engine and formats the volume if it must be. Start will take over what an earlier engine has left.
+// It fails within about 10 s if the engine does not answer, and with mount.ErrConfig if it holds another file system than before.
+func Connect(ctx context.Context, s *Spec, before Earlier) (c *Connection, err error) {
+	c = &Connection{spec: s, before: before, config: s.metaConfig(before.Sid)}
 	client, setting, err := connect(ctx, s, c.config)
 	if err != nil {
 		return nil, err
@@ -67,6 +89,9 @@ func Connect(ctx context.Context, s *Spec, sid uint64) (c *Connection, err error
 			_ = client.Shutdown()
 		}
 	}()
+	if err := before.admit(s.Address(), setting); err != nil {
+		return nil, err
+	}
 	if setting, err = s.ensure(ctx, client, setting); err != nil {
 		return nil, err
 	}
@@ -76,7 +101,7 @@ func Connect(ctx context.Context, s *Spec, sid uint64) (c *Connection, err error
 	if c.blob, err = newStorage(c.effective, s.Env["JFS_RSA_PASSPHRASE"]); err != nil {
 		return nil, err
 	}
-	if sid == 0 {
+	if before.Sid == 0 {
 		// Later an object store that is down must not keep a session from going on with what needs none.
 		if err := probeStorage(ctx, c.blob); err != nil {
 			object.Shutdown(c.blob)
@@ -91,8 +116,8 @@ func Connect(ctx context.Context, s *Spec, sid uint64) (c *Connection, err error
 	return c, nil
 }
 
-// Sid is the metadata session that Start will take over.
-func (c *Connection) Sid() uint64 { return c.sid }
+// Earlier is what Start will take over.
+func (c *Connection) Earlier() Earlier { return c.before }
 
 // Close lets go of a connection that was not started.
 func (c *Connection) Close() error {

@@ -34,12 +34,34 @@ func mustParse(t *testing.T, v mount.Volume) *Spec {
 // settingOf connects and returns the volume's identity.
 func settingOf(t *testing.T, v mount.Volume) (uuid string) {
 	t.Helper()
-	c, err := Connect(context.Background(), mustParse(t, v), 0)
+	c, err := Connect(context.Background(), mustParse(t, v), Earlier{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	return c.effective.UUID
+}
+
+func TestAnEarlierFileSystemIsNotExchanged(t *testing.T) {
+	mine, other, empty := localVolume(t.TempDir()), localVolume(t.TempDir()), localVolume(t.TempDir())
+	before := Earlier{UUID: settingOf(t, mine)}
+	settingOf(t, other)
+	c, err := Connect(context.Background(), mustParse(t, mine), before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	for name, v := range map[string]mount.Volume{"another file system": other, "none": empty} {
+		_, err := Connect(context.Background(), mustParse(t, v), before)
+		if !errors.Is(err, mount.ErrConfig) || !strings.Contains(err.Error(), before.UUID) || !strings.Contains(err.Error(), "metaurl") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(empty.Secret["bucket"], "testfs", "juicefs_uuid")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file system was made: %v", err)
+	}
 }
 
 func TestAVolumeIsFormattedOnce(t *testing.T) {
@@ -161,7 +183,7 @@ func TestWhatCannotBeMountedSaysWhy(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := Connect(context.Background(), mustParse(t, tt.volume()), 0)
+			c, err := Connect(context.Background(), mustParse(t, tt.volume()), Earlier{})
 			if err == nil {
 				c.Close()
 				t.Fatal("it can be mounted")
@@ -196,7 +218,7 @@ func TestASilentEngineIsGivenUp(t *testing.T) {
 	v := localVolume(t.TempDir())
 	v.Secret["metaurl"] = fmt.Sprintf("redis://:geheim-123@%s/1", l.Addr())
 	begin := time.Now()
-	_, err = Connect(context.Background(), mustParse(t, v), 0)
+	_, err = Connect(context.Background(), mustParse(t, v), Earlier{})
 	if !errors.Is(err, mount.ErrUnavailable) || !strings.Contains(err.Error(), "does not answer") {
 		t.Errorf("error is %v, want that nobody answers", err)
 	}

@@ -11,7 +11,7 @@ import (
 func TestAnEngineThatHasLeftStillAnswers(t *testing.T) {
 	for name, keep := range map[string]bool{"for a successor": true, "for good": false} {
 		t.Run(name, func(t *testing.T) {
-			c, err := Connect(context.Background(), mustParse(t, localVolume(t.TempDir())), 0)
+			c, err := Connect(context.Background(), mustParse(t, localVolume(t.TempDir())), Earlier{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -120,11 +120,11 @@ func TestAVolumeOnS3IsFormattedAndProbed(t *testing.T) {
 			}
 
 			v.Secret["access-key"] = "AKIAWRONG"
-			_, err := Connect(context.Background(), mustParse(t, v), 0)
+			_, err := Connect(context.Background(), mustParse(t, v), Earlier{})
 			if !errors.Is(err, mount.ErrConfig) || !strings.Contains(err.Error(), "InvalidAccessKeyId") || strings.Contains(err.Error(), "very-secret") {
 				t.Errorf("with a wrong key: %v", err)
 			}
-			c, err := Connect(context.Background(), mustParse(t, v), 1)
+			c, err := Connect(context.Background(), mustParse(t, v), Earlier{Sid: 1})
 			if err != nil {
 				t.Fatalf("a session that goes on asked the object store: %v", err)
 			}

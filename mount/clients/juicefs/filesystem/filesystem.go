@@ -33,8 +33,8 @@ type Session interface {
 type Options struct {
 	// Session outlives the process. Its memory is used from Init on; values may be read before.
 	Session Session
-	// Open opens the engine; sid is the metadata session to take over, 0 for a new one.
-	Open func(ctx context.Context, sid uint64) (*engine.Engine, error)
+	// Open opens the engine, which takes over what an earlier one has left.
+	Open func(ctx context.Context, before engine.Earlier) (*engine.Engine, error)
 	// Fatal is told when Init cannot go on: there is nobody to return the error to. It must end the process.
 	Fatal func(error)
 	// Log gets what an administrator should know.
@@ -119,17 +119,15 @@ func (fs *FileSystem) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sid := fs.StoredSid()
-	e, err := fs.options.Open(ctx, sid)
+	before := fs.Earlier()
+	e, err := fs.options.Open(ctx, before)
 	if err != nil {
 		return err
 	}
 	fs.engine, fs.vfs, fs.meta, fs.writes = e, e.VFS, e.Meta, log
 	fs.handles = newHandles(table)
-	if e.Sid != sid {
-		if err := fs.storeSid(e.Sid); err != nil {
-			return err
-		}
+	if err := fs.remember(e, before); err != nil {
+		return err
 	}
 	if err := fs.resume(ctx); err != nil {
 		return fmt.Errorf("take over the session: %w", err)

@@ -80,8 +80,8 @@ func serveAt(dir string) error {
 	}
 	fs, err := filesystem.New(filesystem.Options{
 		Session: session,
-		Open: func(ctx context.Context, sid uint64) (*engine.Engine, error) {
-			c, err := engine.Connect(ctx, spec, sid)
+		Open: func(ctx context.Context, before engine.Earlier) (*engine.Engine, error) {
+			c, err := engine.Connect(ctx, spec, before)
 			if err != nil {
 				return nil, err
 			}

@@ -92,7 +92,7 @@ func serveSession(ctx context.Context, session *client.Session) error {
 	if err != nil {
 		return err
 	}
-	if err := connected.connect(ctx, fs.StoredSid()); err != nil {
+	if err := connected.connect(ctx, fs.Earlier()); err != nil {
 		return err
 	}
 	return session.Serve(ctx, fs, client.Options{Flush: fs.Shutdown, Replayed: fs.Replayed})
@@ -126,21 +126,20 @@ type connector struct {
 	early *engine.Connection
 }
 
-func (c *connector) connect(ctx context.Context, sid uint64) (err error) {
-	c.early, err = engine.Connect(ctx, c.spec, sid)
+func (c *connector) connect(ctx context.Context, before engine.Earlier) (err error) {
+	c.early, err = engine.Connect(ctx, c.spec, before)
 	return err
 }
 
-// open starts the engine with the metadata session sid. An earlier client may have opened its session after we connected;
-// then the connection is made again.
-func (c *connector) open(ctx context.Context, sid uint64) (*engine.Engine, error) {
+// open starts the engine on what an earlier client has left. One may have opened its session after we connected; then the connection is made again.
+func (c *connector) open(ctx context.Context, before engine.Earlier) (*engine.Engine, error) {
 	connection := c.early
-	if connection.Sid() != sid {
+	if connection.Earlier() != before {
 		if err := connection.Close(); err != nil {
 			return nil, err
 		}
 		var err error
-		if connection, err = engine.Connect(ctx, c.spec, sid); err != nil {
+		if connection, err = engine.Connect(ctx, c.spec, before); err != nil {
 			return nil, err
 		}
 	}
