@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -64,6 +65,33 @@ func TestUnitIsAsAccepted(t *testing.T) {
 			t.Fatal(err)
 		}
 		golden(t, name, b.String())
+	}
+}
+
+// systemd passes over what it does not understand with a warning, so what the golden files hold must have been read by it once.
+func TestSystemdUnderstandsTheUnit(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("there is no systemd: ", err)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, flags := nodeFlags(t, "--node-name", "vn-1")
+	dir := t.TempDir()
+	o := &installOptions{program: program, unitDir: dir, envFile: filepath.Join(dir, "node.env")}
+	u, err := newUnit(o, node, flags, &pflag.FlagSet{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "sidemount-node.service")
+	if err := os.WriteFile(path, []byte(u.text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(analyze, "verify", "--man=no", "--recursive-errors=no", path).CombinedOutput()
+	if err != nil || len(out) > 0 {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 
