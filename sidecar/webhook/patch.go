@@ -19,9 +19,13 @@ type operation struct {
 	Value any    `json:"value,omitempty"`
 }
 
-// patch returns what turns one pod into the other, or nil. It names single fields and inserts single elements: the API server may know
-// fields of pods that this program does not, and replacing what holds them would drop them.
-func patch(from, to *corev1.Pod) ([]byte, error) {
+// patch returns what turns one pod into the other, or nil; raw is the first one as it came. The patch names single fields and inserts single
+// elements: the API server may know fields of pods that this program does not, and replacing what holds them would drop them.
+func patch(raw []byte, from, to *corev1.Pod) ([]byte, error) {
+	var doc any
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return nil, fmt.Errorf("decode the pod: %w", err)
+	}
 	a, err := generic(from)
 	if err != nil {
 		return nil, err
@@ -30,7 +34,7 @@ func patch(from, to *corev1.Pod) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	ops := diff(nil, "", a, b)
+	ops := diff(nil, "", doc, a, b)
 	if len(ops) == 0 {
 		return nil, nil
 	}
@@ -46,34 +50,40 @@ func generic(pod *corev1.Pod) (any, error) {
 	return v, json.Unmarshal(text, &v)
 }
 
-func diff(ops []operation, path string, a, b any) []operation {
+// diff describes what turns a into b. doc is what a was decoded from: it may have more fields, and lack such as are empty.
+func diff(ops []operation, path string, doc, a, b any) []operation {
 	if reflect.DeepEqual(a, b) {
 		return ops
 	}
 	switch b := b.(type) {
 	case map[string]any:
-		if a, ok := a.(map[string]any); ok {
-			return diffMap(ops, path, a, b)
+		a, isMap := a.(map[string]any)
+		if doc, ok := doc.(map[string]any); ok && isMap {
+			return diffMap(ops, path, doc, a, b)
 		}
 	case []any:
-		if a, ok := a.([]any); ok {
-			return diffList(ops, path, a, b)
+		a, isList := a.([]any)
+		if doc, ok := doc.([]any); ok && isList && len(doc) == len(a) {
+			return diffList(ops, path, doc, a, b)
 		}
 	}
 	return append(ops, operation{"replace", path, b})
 }
 
-func diffMap(ops []operation, path string, a, b map[string]any) []operation {
+func diffMap(ops []operation, path string, doc, a, b map[string]any) []operation {
 	for _, key := range slices.Sorted(maps.Keys(a)) {
-		if _, ok := b[key]; !ok {
+		_, keep := b[key]
+		if _, there := doc[key]; there && !keep {
 			ops = append(ops, operation{Op: "remove", Path: path + "/" + escape(key)})
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(b)) {
 		at := path + "/" + escape(key)
-		if old, ok := a[key]; ok {
-			ops = diff(ops, at, old, b[key])
-		} else {
+		origin, there := doc[key]
+		switch old, known := a[key]; {
+		case known && there:
+			ops = diff(ops, at, origin, old, b[key])
+		case !known || !reflect.DeepEqual(old, b[key]):
 			ops = append(ops, operation{"add", at, b[key]})
 		}
 	}
@@ -81,10 +91,10 @@ func diffMap(ops []operation, path string, a, b map[string]any) []operation {
 }
 
 // diffList handles elements that were changed in place, and elements with new names that were inserted among the old ones.
-func diffList(ops []operation, path string, a, b []any) []operation {
+func diffList(ops []operation, path string, doc, a, b []any) []operation {
 	if len(a) == len(b) {
 		for i := range b {
-			ops = diff(ops, path+"/"+strconv.Itoa(i), a[i], b[i])
+			ops = diff(ops, path+"/"+strconv.Itoa(i), doc[i], a[i], b[i])
 		}
 		return ops
 	}
@@ -92,7 +102,7 @@ func diffList(ops []operation, path string, a, b []any) []operation {
 	for i, element := range b {
 		at := path + "/" + strconv.Itoa(i)
 		if len(a) > 0 && name(a[0]) != "" && name(a[0]) == name(element) {
-			ops, a = diff(ops, at, a[0], element), a[1:]
+			ops, doc, a = diff(ops, at, doc[0], a[0], element), doc[1:], a[1:]
 		} else {
 			ops = append(ops, operation{"add", at, element})
 		}

@@ -89,7 +89,7 @@ func (w *Webhook) review(ctx context.Context, r *admissionv1.AdmissionRequest, h
 	case out == nil:
 		return allowed, Skipped, nil
 	}
-	if allowed.Patch, err = patch(pod, out); err != nil {
+	if allowed.Patch, err = patch(r.Object.Raw, pod, out); err != nil {
 		return nil, Failed, err
 	}
 	if allowed.Patch == nil {

@@ -260,6 +260,8 @@ func TestVersions(t *testing.T) {
 
 func FuzzReview(f *testing.F) {
 	f.Add(podJSON)
+	f.Add(`{}`)
+	f.Add(`{"metadata":null,"spec":{"containers":[null],"initContainers":null,"volumes":[{"name":"x"}]}}`)
 	f.Add(`{"spec":{"containers":[{}],"initContainers":[{"name":"sidemount","command":["/usr/local/bin/sidemount-agent","supervise","-volume"]}]}}`)
 	f.Fuzz(func(t *testing.T, pod string) {
 		if !json.Valid([]byte(pod)) {
