@@ -21,6 +21,9 @@ func (f *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) f
 }
 
 func (f *FS) attributes(fd int, node uint64, out *fuse.AttrOut) fuse.Status {
+	// A removal makes a hidden name and notes it; in between the two would not agree.
+	f.removal.RLock()
+	defer f.removal.RUnlock()
 	var st unix.Statx_t
 	f.modes.RLock()
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st)
@@ -29,14 +32,27 @@ func (f *FS) attributes(fd int, node uint64, out *fuse.AttrOut) fuse.Status {
 		return status(err)
 	}
 	out.AttrValid = validity
-	fill(&out.Attr, node, &st)
-	// The name in the hidden directory is not one that anybody should count.
-	if _, hidden := f.hidden.place(); hidden != 0 && out.Nlink > 0 {
-		if parent, _, ok := f.table.at(node); ok && parent == hidden {
-			out.Nlink--
-		}
-	}
+	f.fill(&out.Attr, node, &st)
 	return fuse.OK
+}
+
+// fill translates attributes. Everything is shown as it is on the host, but for the name in the hidden directory, which is not one that anybody should count. The caller
+// holds removal.
+func (f *FS) fill(a *fuse.Attr, node uint64, st *unix.Statx_t) {
+	a.Ino = node
+	a.Size = st.Size
+	a.Blocks = st.Blocks
+	a.Atime, a.Atimensec = uint64(st.Atime.Sec), st.Atime.Nsec
+	a.Mtime, a.Mtimensec = uint64(st.Mtime.Sec), st.Mtime.Nsec
+	a.Ctime, a.Ctimensec = uint64(st.Ctime.Sec), st.Ctime.Nsec
+	a.Mode = uint32(st.Mode)
+	a.Nlink = st.Nlink
+	a.Uid, a.Gid = st.Uid, st.Gid
+	a.Rdev = uint32(unix.Mkdev(st.Rdev_major, st.Rdev_minor))
+	a.Blksize = st.Blksize
+	if a.Nlink > 0 && f.table.isSaved(node) {
+		a.Nlink--
+	}
 }
 
 func (f *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {

@@ -184,23 +184,8 @@ func (f *FS) entry(dir int, parent uint64, name string, out *fuse.EntryOut) fuse
 	// An inode's number may be used again while the kernel still knows the old one; its time of birth tells them apart.
 	out.Generation = uint64(st.Btime.Sec)*1e9 + uint64(st.Btime.Nsec)
 	out.EntryValid, out.AttrValid = validity, validity
-	fill(&out.Attr, node, &st)
+	f.fill(&out.Attr, node, &st)
 	return fuse.OK
-}
-
-// fill translates attributes. Everything is shown as it is on the host.
-func fill(a *fuse.Attr, node uint64, st *unix.Statx_t) {
-	a.Ino = node
-	a.Size = st.Size
-	a.Blocks = st.Blocks
-	a.Atime, a.Atimensec = uint64(st.Atime.Sec), st.Atime.Nsec
-	a.Mtime, a.Mtimensec = uint64(st.Mtime.Sec), st.Mtime.Nsec
-	a.Ctime, a.Ctimensec = uint64(st.Ctime.Sec), st.Ctime.Nsec
-	a.Mode = uint32(st.Mode)
-	a.Nlink = st.Nlink
-	a.Uid, a.Gid = st.Uid, st.Gid
-	a.Rdev = uint32(unix.Mkdev(st.Rdev_major, st.Rdev_minor))
-	a.Blksize = st.Blksize
 }
 
 // status translates an error of a system call into FUSE's.

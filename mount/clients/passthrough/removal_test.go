@@ -179,7 +179,10 @@ func TestFileWithTwoNames(t *testing.T) {
 	remove("three") // by which it is known
 	wantHidden(t, dir, 1)
 	wantLinks(t, fs, node, 1)
-	lookUp(t, fs, "two")
+	var found fuse.EntryOut
+	if s := fs.Lookup(nil, &root, "two", &found); s != fuse.OK || found.Nlink != 1 {
+		t.Errorf("a lookup tells of %d links, %v", found.Nlink, s)
+	}
 	wantLinks(t, newClient(t, dir, m), node, 1)
 	remove("two")
 	wantLinks(t, fs, node, 0)
