@@ -225,7 +225,7 @@ func (n *csiNode) keepMountPods(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.registry.MustRegister(n.keeper)
+	n.registry.MustRegister(n.keeper, sessionCensus{n.broker})
 	n.add("mount pods", n.keeper.Run)
 	return nil
 }

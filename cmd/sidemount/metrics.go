@@ -15,7 +15,6 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/restclient" // calls to the API server
 	_ "k8s.io/component-base/metrics/prometheus/workqueue"  // queues of the Kubernetes libraries
 
-	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/mount/broker"
 	"github.com/sidemount/sidemount/node"
 	"github.com/sidemount/sidemount/provider"
@@ -90,52 +89,29 @@ func causeLabel(cause string) string {
 
 // watch has pods and sessions counted at each scrape.
 func (m *metrics) watch(engine *provider.Engine, sessions *broker.Broker) {
-	m.registry.MustRegister(&census{engine: engine, sessions: sessions})
+	m.registry.MustRegister(podCensus{engine}, sessionCensus{sessions})
 }
 
 func (m *metrics) gatherer() prometheus.Gatherer {
 	return prometheus.Gatherers{m.registry, legacyregistry.DefaultGatherer}
 }
 
-// census counts what there is at the moment of a scrape.
-type census struct {
-	engine   *provider.Engine
-	sessions *broker.Broker
-}
+// podCensus counts the pods that there are at the moment of a scrape.
+type podCensus struct{ engine *provider.Engine }
 
-var (
-	podsDesc     = prometheus.NewDesc("sidemount_pods", "Pods on this node by phase", []string{"phase"}, nil)
-	resentDesc   = prometheus.NewDesc("sidemount_resent_requests_total", "Requests that the kernel sent once more, because a client had died over them", nil, nil)
-	replayedDesc = prometheus.NewDesc("sidemount_replayed_bytes_total", "Bytes of acknowledged writes that a client had not stored when it died, and the next one has written", nil, nil)
-	sessionsDesc = prometheus.NewDesc("sidemount_sessions", "FUSE sessions by state", []string{"state"}, nil)
-)
+var podsDesc = prometheus.NewDesc("sidemount_pods", "Pods on this node by phase", []string{"phase"}, nil)
 
-func (*census) Describe(descs chan<- *prometheus.Desc) {
-	descs <- podsDesc
-	descs <- sessionsDesc
-	descs <- resentDesc
-	descs <- replayedDesc
-}
+func (podCensus) Describe(descs chan<- *prometheus.Desc) { descs <- podsDesc }
 
-func (c *census) Collect(out chan<- prometheus.Metric) {
+func (c podCensus) Collect(out chan<- prometheus.Metric) {
 	phases := map[string]int{"Pending": 0, "Running": 0, "Succeeded": 0, "Failed": 0}
 	for _, view := range c.engine.Views() {
 		if view.Status != nil && view.Status.Phase != "" {
 			phases[string(view.Status.Phase)]++
 		}
 	}
-	states := map[string]int{string(mount.Mounted): 0, string(mount.Attached): 0, string(mount.Orphaned): 0}
-	for _, s := range c.sessions.Sessions() {
-		states[string(s.State)]++
-	}
-	requests, bytes := c.sessions.Redone()
-	out <- prometheus.MustNewConstMetric(resentDesc, prometheus.CounterValue, float64(requests))
-	out <- prometheus.MustNewConstMetric(replayedDesc, prometheus.CounterValue, float64(bytes))
 	for phase, count := range phases {
 		out <- prometheus.MustNewConstMetric(podsDesc, prometheus.GaugeValue, float64(count), phase)
-	}
-	for state, count := range states {
-		out <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, float64(count), state)
 	}
 }
 

@@ -156,14 +156,14 @@ func (t *trial) holdsAgain(ctx context.Context, before types.UID) error {
 			return false, nil // between two pods
 		}
 		raw, err := t.lab.Client.CoreV1().Pods(pod.Namespace).ProxyGet("http", pod.Name, "9808", "/metrics", nil).DoRaw(ctx)
-		return err == nil && restored(string(raw)) >= want, nil
+		return err == nil && attached(string(raw)) >= want, nil
 	})
 }
 
-// restored is how many sessions the process with these metrics has taken over.
-func restored(metrics string) int {
+// attached is how many sessions of the process with these metrics have a client, which it has the connections from.
+func attached(metrics string) int {
 	for line := range strings.Lines(metrics) {
-		if number, ok := strings.CutPrefix(line, `sidemount_mountpod_session_events_total{reason="SessionRestored"} `); ok {
+		if number, ok := strings.CutPrefix(line, `sidemount_sessions{state="Attached"} `); ok {
 			n, err := strconv.Atoi(strings.TrimSpace(number))
 			if err != nil {
 				return 0

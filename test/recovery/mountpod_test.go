@@ -60,12 +60,12 @@ func TestEachPlaceGetsStrikesOfItsOwnKinds(t *testing.T) {
 	}
 }
 
-func TestRestored(t *testing.T) {
-	text := "# TYPE x counter\nsidemount_mountpod_session_events_total{reason=\"ClientStarted\"} 5\nsidemount_mountpod_session_events_total{reason=\"SessionRestored\"} 2\n"
-	if got := restored(text); got != 2 {
+func TestAttached(t *testing.T) {
+	text := "# TYPE x counter\nsidemount_sessions{state=\"Mounted\"} 5\nsidemount_sessions{state=\"Attached\"} 2\n"
+	if got := attached(text); got != 2 {
 		t.Errorf("got %d, want 2", got)
 	}
-	if got := restored("nothing"); got != 0 {
+	if got := attached("nothing"); got != 0 {
 		t.Errorf("got %d of nothing", got)
 	}
 }
