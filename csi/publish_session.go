@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sidemount/sidemount/csi/mountpod"
@@ -20,7 +21,7 @@ import (
 // PodSessions keeps the sessions of pods that bring their own sidecars. *podsession.Keeper is one.
 type PodSessions interface {
 	ID(pod types.UID, volume string) mount.SessionID
-	Open(ctx context.Context, id mount.SessionID, m sidecar.Mount) (path string, err error)
+	Open(ctx context.Context, id mount.SessionID, m sidecar.Mount, pod runtime.Object) (path string, err error)
 	Await(ctx context.Context, id mount.SessionID) error
 	Close(ctx context.Context, id mount.SessionID) error
 	SocketDir(id mount.SessionID) string
@@ -156,7 +157,7 @@ func (n *Node) openSession(ctx context.Context, p publication, source sidecar.So
 	}
 	n.warn(p, described.Warnings)
 	id := s.Sessions.ID(p.target.pod, p.target.volume)
-	path, err := s.Sessions.Open(ctx, id, described)
+	path, err := s.Sessions.Open(ctx, id, described, p.podReference())
 	if err != nil {
 		return err
 	}

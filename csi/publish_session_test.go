@@ -19,6 +19,7 @@ import (
 	"github.com/sidemount/sidemount/csi/mountpod/mountpodtest"
 	"github.com/sidemount/sidemount/csi/podsession"
 	"github.com/sidemount/sidemount/mount"
+	"github.com/sidemount/sidemount/mount/broker"
 	"github.com/sidemount/sidemount/sidecar"
 	"github.com/sidemount/sidemount/sidecar/readiness"
 )
@@ -77,7 +78,7 @@ func newOwnRig(t *testing.T) *ownRig {
 // startSessions is a process's keeper; it ends before the host.
 func (r *ownRig) startSessions() {
 	r.t.Helper()
-	k, err := podsession.New(podsession.Options{Broker: r.host.Broker, MountsDir: filepath.Join(r.host.Dir, "own"), Grace: 5 * time.Second})
+	k, err := podsession.New(podsession.Options{Broker: r.host.Broker, MountsDir: filepath.Join(r.host.Dir, "own"), Grace: 5 * time.Second, Recorder: r.events})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -158,6 +159,13 @@ func TestAPodBringsItsOwnSidecar(t *testing.T) {
 	r.sidecarProcess(r.sessions.SocketDir(r.sessions.ID(ownUID, "pv-1")))
 	r.eventually("the sidecar serves", func() bool { return readiness.Ask(t.Context(), status, readiness.Serving) == nil })
 	r.works(target, "greeting")
+	for _, reason := range []broker.Reason{broker.ClientStarted, broker.ClientRestarted} {
+		r.sessions.Notify(broker.Event{Session: r.sessions.ID(ownUID, "pv-1"), VolumeName: "data", Reason: reason, Message: string(reason) + " is told"})
+		r.sessions.Notify(broker.Event{Session: "of-a-mount-pod", Reason: reason})
+	}
+	if got, want := <-r.events.Events, `Normal ClientRestarted volume "data": ClientRestarted is told`; got != want || len(r.events.Events) > 0 {
+		t.Errorf("the pod is told %q, want %q; and %d more", got, want, len(r.events.Events))
+	}
 	for _, request := range []*spec.NodePublishVolumeRequest{r.request("vol-1", target), session, agent} {
 		r.mustPublish(request) // as the kubelet does every minute
 	}

@@ -183,7 +183,10 @@ func (n *csiNode) holdSessions(context.Context) (err error) {
 		RunDir:    o.runDir,
 		StateDir:  filepath.Join(o.stateDir, "sessions"),
 		AgentPath: n.agent(),
-		OnEvent:   func(e broker.Event) { n.keeper.Notify(e) },
+		OnEvent: func(e broker.Event) {
+			n.keeper.Notify(e)
+			n.podSessions.Notify(e)
+		},
 	})
 	if err != nil {
 		return err
@@ -232,7 +235,7 @@ func (n *csiNode) keepMountPods(ctx context.Context) error {
 
 // keepPodSessions keeps the sessions of pods with sidecars of their own.
 func (n *csiNode) keepPodSessions(context.Context) (err error) {
-	n.podSessions, err = podsession.New(podsession.Options{Broker: n.broker, MountsDir: filepath.Join(n.options.stateDir, "mounts")})
+	n.podSessions, err = podsession.New(podsession.Options{Broker: n.broker, MountsDir: filepath.Join(n.options.stateDir, "mounts"), Recorder: n.recorder})
 	if err != nil {
 		return err
 	}

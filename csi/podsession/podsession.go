@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/mount/broker"
@@ -39,6 +41,8 @@ type Options struct {
 	// Grace is how long a client may still flush when a session is closed. As a rule it has ended with its pod before, and then it takes
 	// none. Default 30 s.
 	Grace time.Duration
+	// Recorder takes events about the pods. Required.
+	Recorder record.EventRecorder
 	// Log receives what happens. Default logrus.StandardLogger().
 	Log logrus.FieldLogger
 }
@@ -52,6 +56,7 @@ type Keeper struct {
 
 	mu        sync.Mutex // guards what follows
 	listeners map[mount.SessionID]net.Listener
+	owners    map[mount.SessionID]runtime.Object
 }
 
 // question is a socket on which probes ask about a session.
@@ -68,8 +73,8 @@ var ErrEnded = errors.New("the keeper of pods' sessions has ended")
 
 // New checks the options.
 func New(o Options) (*Keeper, error) {
-	if o.Broker == nil || o.MountsDir == "" {
-		return nil, errors.New("keeper of pods' sessions needs a broker and a directory of mounts")
+	if o.Broker == nil || o.MountsDir == "" || o.Recorder == nil {
+		return nil, errors.New("keeper of pods' sessions needs a broker, a directory of mounts and a recorder of events")
 	}
 	if o.Grace == 0 {
 		o.Grace = 30 * time.Second
@@ -78,7 +83,10 @@ func New(o Options) (*Keeper, error) {
 		o.Log = logrus.StandardLogger()
 	}
 	o.MountsDir = filepath.Clean(o.MountsDir)
-	return &Keeper{o: o, down: make(chan struct{}), listeners: map[mount.SessionID]net.Listener{}, accepted: make(chan question)}, nil
+	return &Keeper{
+		o: o, down: make(chan struct{}), accepted: make(chan question),
+		listeners: map[mount.SessionID]net.Listener{}, owners: map[mount.SessionID]runtime.Object{},
+	}, nil
 }
 
 // ID is the session of a volume in a pod. volume is what the kubelet calls it: the PersistentVolume's name, or the name of an inline
@@ -184,8 +192,10 @@ func (k *Keeper) hangUp() {
 	}
 }
 
-// Open opens the session of a volume, or finds it open, and returns where it is mounted. It does not wait for a client.
-func (k *Keeper) Open(ctx context.Context, id mount.SessionID, m sidecar.Mount) (string, error) {
+// Open opens the session of a pod's volume, or finds it open, and returns where it is mounted. It does not wait for a client. Events go to the pod, which may
+// be a reference.
+func (k *Keeper) Open(ctx context.Context, id mount.SessionID, m sidecar.Mount, pod runtime.Object) (string, error) {
+	k.own(id, pod)
 	s, err := k.o.Broker.Open(ctx, broker.Request{
 		ID: id, Target: filepath.Join(k.o.MountsDir, string(id)), Volume: m.Volume, UID: uint32(m.UID), GID: uint32(m.GID),
 	})
@@ -223,6 +233,9 @@ func (k *Keeper) Close(ctx context.Context, id mount.SessionID) error {
 	if err := k.o.Broker.Close(ctx, id, k.o.Grace); err != nil {
 		return err
 	}
+	k.mu.Lock()
+	delete(k.owners, id)
+	k.mu.Unlock()
 	err := os.Remove(filepath.Join(k.o.MountsDir, string(id)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

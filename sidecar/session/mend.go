@@ -42,23 +42,18 @@ func (k *Keeper) markLost(id mount.SessionID) {
 	}
 }
 
-// tell records what the user of the pod should know. A client that fails before it has ever served is not told here: the pod
-// waits for it, and the engine says what for.
+// tell records what the user of the pod should know.
 func (k *Keeper) tell(h holding, e broker.Event) {
-	kind := corev1.EventTypeWarning
-	text := fmt.Sprintf("volume %q: %s", h.volume, e.Message)
-	switch e.Reason {
-	case broker.ClientRestarted:
-		kind = corev1.EventTypeNormal
-	case broker.ClientFailed:
-		if s, err := k.options.Broker.Status(e.Session); err != nil || s.State == mount.Mounted {
-			return
-		}
-	case broker.ClientHung, broker.SessionLost:
-	default:
+	s, err := k.options.Broker.Status(e.Session)
+	tell, warning := e.ForUsers(err == nil && s.State != mount.Mounted)
+	if !tell {
 		return
 	}
-	k.options.Recorder.Event(h.pod, kind, string(e.Reason), text)
+	kind := corev1.EventTypeNormal
+	if warning {
+		kind = corev1.EventTypeWarning
+	}
+	k.options.Recorder.Event(h.pod, kind, string(e.Reason), fmt.Sprintf("volume %q: %s", h.volume, e.Message))
 }
 
 // mend resolves the volume of a session anew and opens it again: a lost session gets a new mount, and one that no client has

@@ -92,6 +92,7 @@ var _ = Describe("A pod that brings its own sidecar", func() {
 			Eventually(func() []int { return space.Processes(p, victim.word, victim.without) }).WithContext(ctx).Should(And(HaveLen(1), Not(ContainElement(before))))
 			ns.progresses(ctx)
 		}
+		Eventually(ns.Events).WithArguments(ctx, "app").WithContext(ctx).Should(ContainElement(HavePrefix(`ClientRestarted: volume "data": `)))
 		By("replace the node service")
 		_, err = cluster.Kubectl(ctx, "delete", "pod", "-n", chart.Namespace, "-l", "app.kubernetes.io/component=node", "--wait")
 		Expect(err).NotTo(HaveOccurred())
