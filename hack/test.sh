@@ -26,7 +26,7 @@ unit() {
 
 juicefs() {
   local tags
-  hack/preflight.sh redis-server=redis-server
+  hack/preflight.sh redis-server=redis-server pg_ctlcluster=postgresql
   tags=$(mount/clients/juicefs/build.sh --print-tags)
   (cd mount/clients/juicefs && go test -timeout 15m -tags "$tags" ./...)
 }

@@ -151,6 +151,7 @@ var misconfigured = []struct{ part, meaning string }{
 	{"get certificate error", "has TLS files in Secret key \"metaurl\" that cannot be read"},
 	{"read ca cert file error", "has TLS files in Secret key \"metaurl\" that cannot be read"},
 	{"x509:", "has a TLS certificate that is not trusted"},
+	{"Unknown system variable 'transaction_isolation'", "is too old for JuiceFS, which needs MySQL 5.7.20, MariaDB 11.1 or newer"},
 	{"check version:", "holds a volume that another version of JuiceFS must open"},
 }
 

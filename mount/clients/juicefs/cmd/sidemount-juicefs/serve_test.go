@@ -94,20 +94,20 @@ var _ = Describe("a volume", func() {
 			return failure
 		}).WithTimeout(patience).Should(MatchError(kind))
 		Expect(failure).To(MatchError(ContainSubstring(message)))
-		Expect(failure.Error()).NotTo(Or(ContainSubstring(redisPassword), ContainSubstring("wrong-password")))
+		Expect(failure.Error()).NotTo(Or(ContainSubstring(enginePassword), ContainSubstring("wrong-password")))
 	},
 		Entry("a wrong password", func(s mount.Secret) {
-			s["metaurl"] = strings.Replace(s["metaurl"], redisPassword, "wrong-password", 1)
+			s["metaurl"] = strings.Replace(s["metaurl"], enginePassword, "wrong-password", 1)
 		}, mount.ErrConfig, `refuses the password of Secret key "metaurl"`, SpecTimeout(time.Minute)),
 		Entry("no password", func(s mount.Secret) {
-			s["metaurl"] = strings.Replace(s["metaurl"], ":"+redisPassword+"@", "", 1)
+			s["metaurl"] = strings.Replace(s["metaurl"], ":"+enginePassword+"@", "", 1)
 		}, mount.ErrConfig, `wants a password; Secret key "metaurl" has none`, SpecTimeout(time.Minute)),
 		Entry("a database that is not there", func(s mount.Secret) {
 			s["metaurl"] = strings.TrimSuffix(s["metaurl"], "/1") + "/4711"
 		}, mount.ErrConfig, `has no such database number`, SpecTimeout(time.Minute)),
 		Entry("a missing key", func(s mount.Secret) { delete(s, "metaurl") }, mount.ErrConfig, `lacks the key "metaurl"`, SpecTimeout(time.Minute)),
 		Entry("an engine that is down", func(s mount.Secret) {
-			s["metaurl"] = "redis://:" + redisPassword + "@127.0.0.1:1/1"
+			s["metaurl"] = "redis://:" + enginePassword + "@127.0.0.1:1/1"
 		}, mount.ErrUnavailable, "127.0.0.1:1", SpecTimeout(time.Minute)),
 	)
 
@@ -156,7 +156,7 @@ var _ = Describe("sidemount-juicefs format", func() {
 
 	It("never prints a secret", func() {
 		v := redisVolume()
-		v.Secret["metaurl"] = strings.Replace(v.Secret["metaurl"], redisPassword, "wrong-password", 1)
+		v.Secret["metaurl"] = strings.Replace(v.Secret["metaurl"], enginePassword, "wrong-password", 1)
 		out, err := format(v)
 		Expect(err).To(HaveOccurred())
 		Expect(out).To(ContainSubstring("refuses the password"))

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net"
@@ -197,12 +196,6 @@ func sqliteVolume(options ...string) mount.Volume {
 	return volume(dir, "sqlite3://"+filepath.Join(dir, "meta.db"), options...)
 }
 
-// redisVolume keeps metadata in a Redis of its own and objects in files.
-func redisVolume(options ...string) mount.Volume {
-	GinkgoHelper()
-	return volume(volumeDir(), "redis://:"+redisPassword+"@"+startRedis()+"/1", options...)
-}
-
 func volume(dir, metaURL string, options ...string) mount.Volume {
 	return mount.Volume{
 		ID: "pv-1", Name: "data", Client: mount.JuiceFS, Options: options,
@@ -210,49 +203,6 @@ func volume(dir, metaURL string, options ...string) mount.Volume {
 			"name": "testfs", "metaurl": metaURL, "storage": "file", "bucket": filepath.Join(dir, "objects"), "trash-days": "0",
 		},
 	}
-}
-
-const redisPassword = "very-secret-password"
-
-// startRedis starts a Redis for one spec and returns its address.
-func startRedis() string {
-	GinkgoHelper()
-	address, _ := startRedisServer()
-	return address
-}
-
-// startRedisServer is startRedis for those who want to disturb it.
-func startRedisServer() (string, *os.Process) {
-	GinkgoHelper()
-	server, err := exec.LookPath("redis-server")
-	if err != nil {
-		Skip("there is no redis-server: " + err.Error())
-	}
-	l := listen()
-	address := l.Addr().String()
-	_, port, err := net.SplitHostPort(address)
-	Expect(err).NotTo(HaveOccurred())
-	Expect(l.Close()).To(Succeed())
-	cmd := exec.Command(server, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--requirepass", redisPassword, "--dir", GinkgoT().TempDir())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.StdoutPipe()
-	Expect(err).NotTo(HaveOccurred())
-	Expect(cmd.Start()).To(Succeed())
-	DeferCleanup(func() {
-		Expect(cmd.Process.Kill()).To(Succeed())
-		_ = cmd.Wait()
-	})
-	ready := make(chan struct{})
-	go func() {
-		once := sync.OnceFunc(func() { close(ready) })
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if strings.Contains(lines.Text(), "eady to accept connections") {
-				once()
-			}
-		}
-	}()
-	Eventually(ready, patience).Should(BeClosed())
-	return address, cmd.Process
 }
 
 func listen() net.Listener {

@@ -24,6 +24,8 @@ import (
 var engines = []TableEntry{
 	Entry("on SQLite", func() mount.Volume { return sqliteVolume() }, SpecTimeout(5*time.Minute)),
 	Entry("on Redis", func() mount.Volume { return redisVolume() }, SpecTimeout(5*time.Minute)),
+	Entry("on PostgreSQL", func() mount.Volume { return postgresVolume() }, SpecTimeout(5*time.Minute)),
+	Entry("on MySQL", func() mount.Volume { return mysqlVolume() }, SpecTimeout(5*time.Minute)),
 	Entry("on SQLite with trash, in a subdirectory", func() mount.Volume {
 		v := sqliteVolume("subdir=some/where")
 		v.Secret["trash-days"] = "1"

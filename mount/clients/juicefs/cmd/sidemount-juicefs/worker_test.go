@@ -297,7 +297,7 @@ var _ = Describe("the worker", func() {
 
 	It("says within ten seconds that a metadata engine is away, and goes on when it is back", func(ctx SpecContext) {
 		address, redis := startRedisServer()
-		b, v := newBench(), volume(volumeDir(), "redis://:"+redisPassword+"@"+address+"/1")
+		b, v := newBench(), volume(volumeDir(), "redis://:"+enginePassword+"@"+address+"/1")
 		_, err := b.CreateVolume(ctx, admin.CreateVolume{FileSystem: v, ID: "a"})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(redis.Signal(syscall.SIGSTOP)).To(Succeed())
@@ -323,7 +323,7 @@ var _ = Describe("the worker", func() {
 			_, err := b.Volume(ctx, admin.VolumeQuery{FileSystem: v, ID: "a"})
 			return err
 		}, patience, 100*time.Millisecond).Should(Succeed())
-		Expect(string(b.output.Contents())).NotTo(ContainSubstring(redisPassword))
+		Expect(string(b.output.Contents())).NotTo(ContainSubstring(enginePassword))
 	})
 
 	It("gives rotated credentials an engine of their own, and lets go of what is idle", func(ctx SpecContext) {
