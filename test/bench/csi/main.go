@@ -26,7 +26,7 @@ func main() {
 	var s sizes
 	flag.IntVar(&s.rounds, "n", 8, "claims, and pods of each kind, one after another")
 	flag.IntVar(&s.claims, "claims", 100, "claims at once")
-	flag.IntVar(&s.pods, "pods", 40, "pods at once; a node takes 110, with those of the cluster")
+	flag.IntVar(&s.pods, "pods", 100, "pods at once; a node takes 110, with those of the cluster")
 	out := flag.String("out", "docs/benchmarks.md", "file to write the section into")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
