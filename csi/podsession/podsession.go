@@ -233,9 +233,7 @@ func (k *Keeper) Close(ctx context.Context, id mount.SessionID) error {
 	if err := k.o.Broker.Close(ctx, id, k.o.Grace); err != nil {
 		return err
 	}
-	k.mu.Lock()
-	delete(k.owners, id)
-	k.mu.Unlock()
+	k.disown(id)
 	err := os.Remove(filepath.Join(k.o.MountsDir, string(id)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -44,20 +44,6 @@ type Event struct {
 	Message string
 }
 
-// ForUsers tells whether an event is one that those who use the session should know of, and whether it is a warning. served says that the session has
-// been served: a client that fails before is waited for by the pod's start, which says what for.
-func (e Event) ForUsers(served bool) (tell, warning bool) {
-	switch e.Reason {
-	case ClientRestarted:
-		return true, false
-	case ClientFailed:
-		return served, true
-	case ClientHung, SessionLost:
-		return true, true
-	}
-	return false, false
-}
-
 // emit tells the listener, one event at a time. The caller holds no lock.
 func (b *Broker) emit(s *session, e Event) {
 	if b.o.OnEvent == nil {

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/virtual-kubelet/virtual-kubelet/log"
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +10,7 @@ import (
 	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/mount/broker"
 	"github.com/sidemount/sidemount/sidecar"
+	"github.com/sidemount/sidemount/sidecar/notice"
 )
 
 // Notify takes an event of the broker: it is to be the broker's OnEvent. It does not block.
@@ -19,7 +19,7 @@ func (k *Keeper) Notify(e broker.Event) {
 	if !ok {
 		return
 	}
-	k.tell(h, e)
+	notice.Tell(k.options.Recorder, k.options.Broker, h.pod, h.volume, e)
 	switch e.Reason {
 	case broker.SessionLost:
 		k.markLost(e.Session)
@@ -40,20 +40,6 @@ func (k *Keeper) markLost(id mount.SessionID) {
 		h.lost = true
 		k.held[id] = h
 	}
-}
-
-// tell records what the user of the pod should know.
-func (k *Keeper) tell(h holding, e broker.Event) {
-	s, err := k.options.Broker.Status(e.Session)
-	tell, warning := e.ForUsers(err == nil && s.State != mount.Mounted)
-	if !tell {
-		return
-	}
-	kind := corev1.EventTypeNormal
-	if warning {
-		kind = corev1.EventTypeWarning
-	}
-	k.options.Recorder.Event(h.pod, kind, string(e.Reason), fmt.Sprintf("volume %q: %s", h.volume, e.Message))
 }
 
 // mend resolves the volume of a session anew and opens it again: a lost session gets a new mount, and one that no client has
