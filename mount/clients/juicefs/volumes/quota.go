@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/juicedata/juicefs/pkg/meta"
 
@@ -39,13 +41,17 @@ func missing(err error) bool {
 }
 
 // setQuota makes bytes a directory's limit and reads it back; 0 removes the quota. errMoved: it is not there. A limit on inodes that an administrator has set stays.
+//
+// JuiceFS writes the limit and then the usage. On Redis a quota cannot be read between the two, for ever if a worker dies there: it must be
+// removed then, and a living worker whose quota was taken for such a rest begins again.
 func (s *Service) setQuota(ctx meta.Context, dir string, bytes int64) error {
 	if bytes == 0 {
 		return s.dropQuota(ctx, dir)
 	}
-	for range 2 {
+	for try := range retries {
 		want := map[string]*meta.Quota{dir: {MaxSpace: bytes, MaxInodes: -1}}
-		if err := s.m.HandleQuota(ctx, meta.QuotaSet, dir, want, true, false, false); err != nil {
+		err := s.m.HandleQuota(ctx, meta.QuotaSet, dir, want, true, false, false)
+		if err != nil && !removedMeanwhile(err) {
 			return quotaFailed(ctx, "set quota", err)
 		}
 		q, err := s.quota(ctx, dir)
@@ -55,12 +61,37 @@ func (s *Service) setQuota(ctx meta.Context, dir string, bytes int64) error {
 		if q != nil && q.MaxSpace == bytes {
 			return nil
 		}
-		// A worker that died between limit and usage leaves a quota that Redis cannot read back.
-		if err := s.dropQuota(ctx, dir); err != nil {
+		// Another worker is given time for its second step before its quota is taken for the rest of a dead one.
+		if err := pause(callerOf(ctx), rand.N(time.Duration(try+1)*quotaPause)); err != nil {
 			return err
+		}
+		if q == nil && try%2 == 1 {
+			if err := s.dropQuota(ctx, dir); err != nil {
+				return err
+			}
 		}
 	}
 	return fmt.Errorf("%w: the metadata engine did not keep the quota of %s", mount.ErrUnavailable, dir)
+}
+
+// quotaPause is how much longer each further attempt may wait for other workers.
+const quotaPause = 20 * time.Millisecond
+
+// removedMeanwhile tells that a quota was removed between HandleQuota's two steps.
+func removedMeanwhile(err error) bool {
+	return strings.HasPrefix(err.Error(), "set quota usage for ") && strings.HasSuffix(err.Error(), "limitation not set or deleted")
+}
+
+// pause waits, at most as long as the caller does.
+func pause(caller context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-caller.Done():
+		return fmt.Errorf("set quota: %w", caller.Err())
+	}
 }
 
 // measure makes a quota's usage what the directory holds, file by file: the sums that JuiceFS keeps per directory lag behind by a

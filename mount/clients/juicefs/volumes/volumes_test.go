@@ -259,6 +259,29 @@ func TestExpandRaisesAndNeverShrinks(t *testing.T) {
 	})
 }
 
+func TestTwoWorkersSetOneQuotaAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, f *fileSystem) {
+		m := f.connect()
+		workers := []*Service{f.service(m), f.service(f.connect())}
+		for i := range 200 {
+			dir := fmt.Sprintf("d%d", i)
+			touch(t, m, dir+"/file")
+			failed := make([]error, len(workers))
+			var wg sync.WaitGroup
+			for k, s := range workers {
+				wg.Go(func() { failed[k] = s.setQuota(newRequest(background), "/"+dir, 1<<20) })
+			}
+			wg.Wait()
+			if err := errors.Join(failed...); err != nil {
+				t.Fatalf("directory %d: %v", i, err)
+			}
+			if q, err := workers[0].quota(newRequest(background), "/"+dir); err != nil || q == nil || q.MaxSpace != 1<<20 || q.UsedInodes != 1 {
+				t.Fatalf("directory %d has quota %+v, %v", i, q, err)
+			}
+		}
+	})
+}
+
 func TestSnapshotsAndCopies(t *testing.T) {
 	each(t, func(t *testing.T, f *fileSystem) {
 		m := f.connect()
