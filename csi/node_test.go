@@ -369,6 +369,7 @@ func (r *rig) frozen(target string) {
 	r.host.Pods.Admit(func(*corev1.Pod) *corev1.PodStatus { return &corev1.PodStatus{Phase: corev1.PodPending} })
 	for _, pod := range r.host.Pods.All() {
 		r.host.Pods.Evict(pod.Name)
+		r.host.Pods.Kill(pod.Name)
 	}
 	share, _ := r.host.Find(target)
 	r.eventually("the client is gone", func() bool {

@@ -65,7 +65,7 @@ func run(args []string) int {
 }
 
 func usage() int {
-	fmt.Fprintln(os.Stderr, "usage: sidemount-agent run [-socket PATH] [-grace DURATION] [-start-timeout DURATION] [-restart-burst N] [-generation N] -- CLIENT [ARGUMENT...] | probe PATH | statfs PATH | supervise FLAGS | ready [-socket PATH] mounted|serving | passthrough | version")
+	fmt.Fprintln(os.Stderr, "usage: sidemount-agent run [-socket PATH] [-grace DURATION] [-relief DURATION] [-start-timeout DURATION] [-restart-burst N] [-generation N] -- CLIENT [ARGUMENT...] | probe PATH | statfs PATH | supervise FLAGS | ready [-socket PATH] mounted|serving | passthrough | version")
 	return exitUsage
 }
 
@@ -77,6 +77,7 @@ func runAgent(args []string) int {
 	var o agent.Options
 	flags.StringVar(&o.Socket, "socket", "/run/sidemount/session/agent.sock", "the broker's socket")
 	flags.DurationVar(&o.Grace, "grace", 25*time.Second, "how long the client may flush after SIGTERM")
+	flags.DurationVar(&o.Relief, "relief", 0, "how long to wait, on SIGTERM, for word that a successor will come; 0 does not wait")
 	flags.DurationVar(&o.StartTimeout, "start-timeout", 2*time.Minute, "how long a client may take until it serves")
 	flags.IntVar(&o.Generation, "generation", 0, "this agent's place among those of its session; a later one takes over from an earlier one")
 	flags.IntVar(&o.Burst, "restart-burst", 3, "how many clients may die early before restarts are slowed down")

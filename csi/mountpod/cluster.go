@@ -3,6 +3,7 @@ package mountpod
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -39,8 +40,11 @@ func (c *Cluster) Get(ctx context.Context, name string) (*corev1.Pod, error) {
 }
 
 // Delete implements Pods. A pod of this name with another uid is another pod, and this one is gone.
-func (c *Cluster) Delete(ctx context.Context, name string, uid types.UID) error {
-	err := c.client.CoreV1().Pods(c.namespace).Delete(ctx, name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(uid))})
+func (c *Cluster) Delete(ctx context.Context, name string, uid types.UID, grace time.Duration) error {
+	seconds := int64(grace.Seconds())
+	err := c.client.CoreV1().Pods(c.namespace).Delete(ctx, name, metav1.DeleteOptions{
+		GracePeriodSeconds: &seconds, Preconditions: metav1.NewUIDPreconditions(string(uid)),
+	})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
 	}

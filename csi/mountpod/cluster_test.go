@@ -61,11 +61,11 @@ func TestClusterListsOnceAndOnlyThePodsOfItsNode(t *testing.T) {
 	if got, err := c.Get(ctx, "new"); err != nil || got.Name != "new" {
 		t.Errorf("got %v, %v", got, err)
 	}
-	if err := c.Delete(ctx, "new", "uid-1"); err != nil {
+	if err := c.Delete(ctx, "new", "uid-1", 30*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	events.expect(t, "gone new")
-	if err := c.Delete(ctx, "new", "uid-1"); err != nil {
+	if err := c.Delete(ctx, "new", "uid-1", 30*time.Second); err != nil {
 		t.Errorf("delete of a pod that is gone: %v", err)
 	}
 	cancel()
@@ -99,7 +99,7 @@ func TestDeleteSparesAnotherPodOfTheSameName(t *testing.T) {
 	client.PrependReactor("delete", "pods", func(a k8stesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewConflict(corev1.Resource("pods"), "p", nil)
 	})
-	if err := NewCluster(client, "sidemount", "node-1", "d").Delete(t.Context(), "p", "uid-1"); err != nil {
+	if err := NewCluster(client, "sidemount", "node-1", "d").Delete(t.Context(), "p", "uid-1", 30*time.Second); err != nil {
 		t.Error(err)
 	}
 	action := client.Actions()[0].(k8stesting.DeleteActionImpl)

@@ -36,6 +36,8 @@ type share struct {
 	// replaced is when the last pod was replaced, failures how many were in a row.
 	replaced time.Time
 	failures int
+	// relieved is the pod whose successor was asked for when it was deleted.
+	relieved types.UID
 	// asked is the last upgrade that an annotation has asked for: the pod's uid and the image.
 	asked string
 	// rotated is a changed Secret that is to be handed over, rotatedAt when the last was tried.
@@ -89,6 +91,7 @@ type view struct {
 	idle        time.Time
 	created     bool
 	ending      bool
+	relieved    types.UID
 	pod         *corev1.Pod
 }
 
@@ -97,7 +100,7 @@ func (k *Keeper) look(s *share) view {
 	defer k.mu.Unlock()
 	return view{
 		record: s.record, recorded: s.recorded, secretKnown: s.secretKnown, volume: s.volume(), users: len(s.users), idle: s.idle, created: s.created,
-		ending: s.ending, pod: k.pod(s),
+		ending: s.ending, relieved: s.relieved, pod: k.pod(s),
 	}
 }
 

@@ -23,14 +23,15 @@ type Broker interface {
 	Status(id mount.SessionID) (broker.Session, error)
 	SocketDir(id mount.SessionID) string
 	Upgrade(ctx context.Context, id mount.SessionID, next broker.Successor) (time.Duration, error)
+	Retain(ctx context.Context, id mount.SessionID, d time.Duration) error
 }
 
 // Pods are the Mount Pods of this node at the API server. Errors are those of the API machinery. Cluster is the real one.
 type Pods interface {
 	Create(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error)
 	Get(ctx context.Context, name string) (*corev1.Pod, error)
-	// Delete deletes the pod if it still has this uid, with the grace period of its spec. A pod that is not there is no error.
-	Delete(ctx context.Context, name string, uid types.UID) error
+	// Delete deletes the pod if it still has this uid. A pod that is not there is no error.
+	Delete(ctx context.Context, name string, uid types.UID, grace time.Duration) error
 	// Watch tells h of every Mount Pod of this node, those that exist first, until ctx ends. It returns an error only if it cannot watch.
 	Watch(ctx context.Context, h Handler) error
 }
@@ -80,8 +81,11 @@ type Options struct {
 	ImagePullPolicy corev1.PullPolicy
 	// HostNetwork runs the clients in the node's network. Default false.
 	HostNetwork bool
-	// Grace is how long the client of a share that nobody uses any more may flush. Default 30 s, which is a Mount Pod's grace period as well.
+	// Grace is how long the client of a share that nobody uses any more may flush. Default 30 s.
 	Grace time.Duration
+	// Relief is how long a Mount Pod that is deleted while it is used may serve on until another one has taken over. Default 30 s. A Mount Pod's grace period is the
+	// sum of Relief and Grace.
+	Relief time.Duration
 	// Patience is how long a failure may last until Acquire returns it although its deadline has not come. Default 15 s: kubectl describe then
 	// says early what is wrong, and the reference is kept for the next attempt.
 	Patience time.Duration
@@ -126,6 +130,7 @@ func (o *Options) setDefaults() error {
 		o.ImagePullPolicy = corev1.PullIfNotPresent
 	}
 	setDefault(&o.Grace, 30*time.Second)
+	setDefault(&o.Relief, 30*time.Second)
 	setDefault(&o.Patience, 15*time.Second)
 	setDefault(&o.Rotation, 5*time.Minute)
 	setDefault(&o.Linger, 5*time.Minute)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -36,6 +37,9 @@ func (k *Keeper) reconcile(ctx context.Context, id mount.SessionID) error {
 	}
 	if now, err := k.o.Broker.Status(id); err == nil && now.Ready {
 		if err := errors.Join(k.served(s), k.settleSuccessor(ctx, s)); err != nil {
+			return err
+		}
+		if err := k.relieve(ctx, s); err != nil {
 			return err
 		}
 		k.handOverSecret(ctx, s)
@@ -95,8 +99,9 @@ func (k *Keeper) ensureSession(ctx context.Context, s *share) error {
 	return err
 }
 
-// ensurePod makes the Mount Pod unless it is there and may yet serve. One that is being deleted is replaced at once: the broker gives the session to the
-// next agent when the processes of this one have gone. One that has ended is replaced after a pause that grows.
+// ensurePod makes the Mount Pod unless it is there and may yet serve. One that is being deleted while it serves is relieved, see relieve; any other one is
+// replaced at once: the broker gives the session to the next agent when the processes of this one have gone. One that has ended is replaced after a
+// pause that grows.
 func (k *Keeper) ensurePod(ctx context.Context, s *share) error {
 	if err := k.known(ctx); err != nil {
 		return err
@@ -109,6 +114,8 @@ func (k *Keeper) ensurePod(ctx context.Context, s *share) error {
 		return k.create(ctx, s, v.record.Pod)
 	case v.pod == nil:
 		return k.replace(ctx, s, "deleted", "the Mount Pod was deleted")
+	case k.relievable(v):
+		return nil
 	case v.pod.DeletionTimestamp != nil:
 		return k.replace(ctx, s, endingCause(v.pod), "Mount Pod "+v.pod.Name+" is being deleted")
 	case finished(v.pod):
@@ -219,27 +226,18 @@ func (k *Keeper) sweep(ctx context.Context, id mount.SessionID, keep ...string) 
 	k.mu.Lock()
 	var rest []*corev1.Pod
 	for name, pod := range k.pods[id] {
-		if !contains(keep, name) && pod.DeletionTimestamp == nil {
+		if !slices.Contains(keep, name) && pod.DeletionTimestamp == nil {
 			rest = append(rest, pod)
 		}
 	}
 	k.mu.Unlock()
 	var errs []error
 	for _, pod := range rest {
-		if err := k.o.Pods.Delete(ctx, pod.Name, pod.UID); err != nil {
+		if err := k.o.Pods.Delete(ctx, pod.Name, pod.UID, k.o.Grace); err != nil {
 			errs = append(errs, fmt.Errorf("delete mount pod %s: %w", pod.Name, err))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func contains(names []string, name string) bool {
-	for _, n := range names {
-		if n == name {
-			return true
-		}
-	}
-	return false
 }
 
 // step is where a test ends the keeper.

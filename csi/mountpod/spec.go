@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"maps"
 	"slices"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -55,9 +56,9 @@ func podOf(o *Options, m sidecar.Mount, p place) *corev1.Pod {
 	m.Volume.Name = volumeName
 	container, volumes := sidecar.Container(m, sidecar.Place{SessionDir: p.sessionDir})
 	container.ImagePullPolicy = o.ImagePullPolicy
-	// The flag stands between the agent's subcommand and the client's command.
-	container.Command = slices.Insert(container.Command, 2, generationArgs(p.agent)...)
-	grace := int64(o.Grace.Seconds())
+	// Flags stand between the agent's subcommand and the client's command.
+	container.Command = slices.Insert(container.Command, 2, agentArgs(p.agent)...)
+	grace := int64((o.Relief + o.Grace).Seconds())
 	no := false
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -106,6 +107,15 @@ func podAnnotations(m sidecar.Mount) map[string]string {
 		out[VolumeObjectAnnotation] = m.PersistentVolume
 	}
 	return out
+}
+
+// agentArgs are the agent's flags. One that is deleted has until noticed to hear that it shall serve on.
+func agentArgs(generation int) []string {
+	args := []string{"-relief", noticed.String()}
+	if generation > 0 {
+		args = append(args, "-generation", strconv.Itoa(generation))
+	}
+	return args
 }
 
 // owner is the Node; see the package's comment.

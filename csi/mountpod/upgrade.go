@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -166,6 +165,9 @@ func (k *Keeper) awaitPod(ctx context.Context, s *share, name string) error {
 		if pod == nil {
 			return &podError{"the new Mount Pod was deleted"}
 		}
+		if pod.DeletionTimestamp != nil {
+			return &podError{"the new Mount Pod is being deleted"}
+		}
 		text := trouble(pod, m)
 		switch {
 		case running(pod):
@@ -268,12 +270,4 @@ func (k *Keeper) handOverSecret(ctx context.Context, s *share) {
 		})
 		k.troubled.AddAfter(s.id, k.o.Rotation)
 	}
-}
-
-// generationArgs tell an agent its place among those of its session.
-func generationArgs(generation int) []string {
-	if generation == 0 {
-		return nil
-	}
-	return []string{"-generation", strconv.Itoa(generation)}
 }

@@ -38,6 +38,8 @@ type agent struct {
 	// resent and replayed are what it has told last, once it is counted. What one that returned has told an earlier broker is counted there.
 	resent, replayed  uint64
 	counted, returned bool
+	// leaving: it has been asked to end.
+	leaving bool
 }
 
 // tell sends the agent a message. One that cannot take it has broken its connection, which its receiver sees.

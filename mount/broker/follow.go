@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -26,7 +27,7 @@ func (s *session) follow(ctx context.Context, a *agent) {
 	for {
 		m, got, err := a.conn.Receive(ctx)
 		if err != nil {
-			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrClosed) && ctx.Err() == nil {
 				s.log.WithError(err).Warn("the agent breaks the protocol")
 			}
 			return
@@ -43,6 +44,8 @@ func (s *session) follow(ctx context.Context, a *agent) {
 			}
 		case wire.Pong:
 			s.onPong(ctx, a, *m.Client)
+		case wire.Leaving:
+			s.onLeaving(ctx, a)
 		case wire.Closed:
 			if !s.onStandbyState(a, *m.Client) {
 				s.onClosed(m.Client)

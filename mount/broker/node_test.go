@@ -170,7 +170,7 @@ func (n *node) runGeneration(id mount.SessionID, generation int, client ...strin
 	}
 	args := []string{
 		"--reuid", strconv.Itoa(nobody), "--regid", strconv.Itoa(nobody), "--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all",
-		"--", program, "run", "-socket", filepath.Join(n.SocketDir(id), "agent.sock"), "-grace", "5s", "-restart-burst", "1000",
+		"--", program, "run", "-socket", filepath.Join(n.SocketDir(id), "agent.sock"), "-grace", "5s", "-relief", "10s", "-restart-burst", "1000",
 		"-generation", itoa(generation), "--",
 	}
 	s := &sidecar{cmd: exec.Command("setpriv", append(args, client...)...), output: &output{}, ended: make(chan error, 1)}

@@ -70,6 +70,7 @@ type session struct {
 	blame        string        // what ended the last client, if its agent cannot know
 	resumed      time.Time     // when the client that serves said so
 	paused       time.Duration // how long requests waited for it
+	retained     time.Time     // until when an agent that has been asked to end shall serve on
 	known        bool          // served and counted are what the agent says, or were counted here
 
 	backings backings

@@ -68,6 +68,36 @@ var _ = Describe("An upgrade", func() {
 		Expect(n.seen(broker.ClientFailed)).To(HaveLen(5), "only what the test has killed has failed")
 	})
 
+	DescribeTable("may come after the agent has been asked to end, which serves on until then", func(brokerFirst bool) {
+		n := newNode()
+		target, old := n.open("relief")
+		l := startLoad(target)
+		retain := func() { Expect(n.Retain(context.Background(), "relief", time.Minute)).To(Succeed()) }
+		says := func() string { return old.output.String() }
+		if brokerFirst {
+			retain()
+		}
+		Expect(old.cmd.Process.Signal(unix.SIGTERM)).To(Succeed())
+		if !brokerFirst {
+			Eventually(says).WithTimeout(5 * time.Second).Should(ContainSubstring("ending"))
+			retain()
+		}
+		Eventually(says).WithTimeout(5 * time.Second).Should(ContainSubstring("serving on"))
+		Expect(old.client()).NotTo(BeZero())
+		done := n.upgrade("relief", 1, 20*time.Second)
+		next := n.runGeneration("relief", 1)
+		var u upgraded
+		Eventually(done).WithTimeout(20 * time.Second).Should(Receive(&u))
+		Expect(u.err).NotTo(HaveOccurred())
+		Eventually(old.ended).WithTimeout(5 * time.Second).Should(Receive(BeNil()))
+		l.finish()
+		Expect(next.client()).NotTo(BeZero())
+		Expect(n.seen(broker.ClientFailed)).To(BeEmpty())
+	},
+		Entry("when the agent says first that it leaves", false),
+		Entry("when the broker has known before", true),
+	)
+
 	It("leaves the client alone when the next one cannot start", func() {
 		n := newNode()
 		target, old := n.open("cannot")

@@ -23,6 +23,8 @@
 //	                                                        instead of deposit, as long as it stands by
 //	broker → agent    yield                                 flush, end the client, let go of everything, hang up
 //	broker → agent    promote                               the session is yours
+//	agent  → broker   leaving                               the agent has been asked to end, and does so unless it is wanted
+//	broker → agent    stay                                  serve on until yield, or for this long: another agent will come
 //
 // # Agent and client, over the client's inherited file 3
 //

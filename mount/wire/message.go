@@ -56,6 +56,8 @@ const (
 	Promote  Type = "promote"
 	Reserve  Type = "reserve"
 	Yield    Type = "yield"
+	Leaving  Type = "leaving"
+	Stay     Type = "stay"
 )
 
 // files is the exact number of files that travel with a message; a type that is not here does not exist.
@@ -63,7 +65,7 @@ var files = map[Type]int{
 	Hello: 0, Session: 4, Deposit: 3, Accepted: 0, Refused: 0, State: 0, Replace: 0, Update: 0, Close: 0, Closed: 0, Ping: 0, Pong: 0,
 	Config: 2, Ready: 0, Attach: 1, Serving: 0, Failed: 0,
 	Back: 1, Backed: 0, Unback: 0, Known: 0,
-	Standby: 5, Reserve: 4, Promote: 0, Yield: 0,
+	Standby: 5, Reserve: 4, Promote: 0, Yield: 0, Leaving: 0, Stay: 0,
 }
 
 const maxFiles = 5
@@ -110,7 +112,7 @@ type Message struct {
 	Resumed bool `json:"resumed,omitempty"`
 	// Client is what the agent's client does, with state, deposit, reserve and pong.
 	Client *Client `json:"client,omitempty"`
-	// Grace is how long close or yield may take.
+	// Grace is how long close or yield may take, and how long stay asks for.
 	Grace time.Duration `json:"graceNanoseconds,omitempty"`
 	// Cause and Text explain failed, refused, replace and backed; Text is for people and never holds a secret.
 	Cause Cause  `json:"cause,omitempty"`

@@ -25,6 +25,9 @@ type Options struct {
 	Log io.Writer
 	// Grace is how long a client may flush when the agent itself is asked to end. It should be shorter than what the container's runtime grants. Default 25 s.
 	Grace time.Duration
+	// Relief is how long the agent waits, when it is asked to end while it serves, for the broker to say that it shall serve on until another agent has taken
+	// over. Default 0: it does not ask.
+	Relief time.Duration
 	// StartTimeout is how long a client may take until it serves. Default 2 min; then it is killed and counts as failed.
 	StartTimeout time.Duration
 	// Burst is how many clients may die soon after they came to serve and still be followed at once; then pauses grow from 100 ms to 10 s. Default 3.

@@ -253,13 +253,17 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func run(t *testing.T, socket, what string) *running {
+func run(t *testing.T, socket, what string, change ...func(*Options)) *running {
 	t.Helper()
 	r := &running{t: t, ended: make(chan error, 1), log: &lockedBuffer{}}
-	a, err := New(Options{
+	o := Options{
 		Socket: socket, Argv: []string{"/proc/self/exe"}, Env: append(os.Environ(), clientEnv+"="+what, "GORACE=atexit_sleep_ms=0"),
 		Log: r.log, Grace: 2 * time.Second, StartTimeout: 3 * time.Second,
-	})
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	a, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

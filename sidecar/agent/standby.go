@@ -82,6 +82,9 @@ func (s *supervisor) letGo() {
 	s.backoff.reset()
 	s.killed, s.view.Flushed, s.owed = "", false, nil
 	s.view.Phase = wire.Waiting
+	if s.leaving {
+		s.ending = true
+	}
 	if !s.ending {
 		s.end.Stop()
 	}

@@ -34,8 +34,10 @@ type supervisor struct {
 	late     *time.Timer // the client takes too long to start
 	end      *time.Timer // the end may take no longer
 	nudge    *time.Timer // pings a client that stands by
+	relief   *time.Timer // nobody takes over
 	ending   bool
 	yielding bool // the session goes to another agent as soon as the client has ended
+	leaving  bool // the agent has been asked to end, and serves on until it is relieved
 	prepared bool // the client is ready and has not been given the connection
 	answered bool // the client has answered the last ping
 	// acquainted: this connection's broker has the session.
@@ -47,12 +49,12 @@ type supervisor struct {
 }
 
 func newSupervisor(a *Agent, r *reaper, l *link) *supervisor {
-	s := &supervisor{Agent: a, reaper: r, link: l, next: time.NewTimer(0), late: time.NewTimer(0), end: time.NewTimer(0), nudge: time.NewTimer(0), answered: true}
+	s := &supervisor{Agent: a, reaper: r, link: l, answered: true}
+	for _, timer := range []**time.Timer{&s.next, &s.late, &s.end, &s.nudge, &s.relief} {
+		*timer = time.NewTimer(0)
+		(*timer).Stop()
+	}
 	s.backoff.burst = a.o.Burst
-	s.next.Stop()
-	s.late.Stop()
-	s.end.Stop()
-	s.nudge.Stop()
 	s.view.Phase = wire.Waiting
 	return s
 }
@@ -84,7 +86,8 @@ func (s *supervisor) run(ctx context.Context) error {
 			s.onNudge()
 		case <-asked:
 			asked = nil
-			s.log.info("ending")
+			s.onAsked()
+		case <-s.relief.C:
 			s.beginEnd(s.o.Grace)
 		}
 	}
@@ -177,6 +180,7 @@ func (s *supervisor) onOrder(e linkEvent) {
 		s.acquainted = true
 		s.report()
 		s.settle()
+		s.tellLeaving()
 	case m.Type == wire.Refused:
 		s.onRefused(m)
 	case m.Type == wire.Update && s.held != nil:
@@ -185,6 +189,8 @@ func (s *supervisor) onOrder(e linkEvent) {
 		s.onPromote()
 	case m.Type == wire.Yield && s.held != nil && !s.yielding:
 		s.onYield(m.Grace)
+	case m.Type == wire.Stay:
+		s.onStay(m.Grace)
 	case m.Type == wire.Replace:
 		s.kill("hung")
 	case m.Type == wire.Ping:

@@ -133,10 +133,14 @@ func (p *Pods) Get(_ context.Context, name string) (*corev1.Pod, error) {
 }
 
 // Delete implements mountpod.Pods.
-func (p *Pods) Delete(_ context.Context, name string, uid types.UID) error {
+func (p *Pods) Delete(_ context.Context, name string, uid types.UID, grace time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.calls.Delete++
+	if run := p.pods[name]; run != nil && run.pod.UID == uid && run.pod.DeletionTimestamp == nil {
+		seconds := int64(grace.Seconds())
+		run.pod.DeletionGracePeriodSeconds = &seconds
+	}
 	p.remove(name, uid)
 	return nil
 }

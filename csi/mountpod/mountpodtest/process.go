@@ -123,13 +123,24 @@ func (r *process) watch(cmd *exec.Cmd, ended <-chan struct{}) {
 		case <-end:
 			end = nil
 			_ = cmd.Process.Signal(syscall.SIGTERM)
-			grace.Reset(time.Duration(*r.pod.Spec.TerminationGracePeriodSeconds) * time.Second)
+			grace.Reset(r.grace())
 		case <-grace.C:
 			_ = cmd.Process.Kill()
 		case <-r.kill:
 			_ = cmd.Process.Kill()
 		}
 	}
+}
+
+// grace is how long the pod may take to end.
+func (r *process) grace() time.Duration {
+	r.pods.mu.Lock()
+	defer r.pods.mu.Unlock()
+	seconds := *r.pod.Spec.TerminationGracePeriodSeconds
+	if r.pod.DeletionGracePeriodSeconds != nil {
+		seconds = *r.pod.DeletionGracePeriodSeconds
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 // command is the container's, with its paths made those of this machine, and with the container's user.
