@@ -2,7 +2,7 @@
 //
 //	sidemount-agent run [flags] -- CLIENT [ARGUMENT...]   keep a session and run the client that serves it
 //	sidemount-agent probe PATH                           ask a mount for something and exit with the error's number
-//	sidemount-agent statfs PATH                          the same, and print what the file system says of its size
+//	sidemount-agent statfs PATH                          print what the file system says of its size, or exit with the error's number
 //	sidemount-agent supervise [flags]                    hold the sessions of this pod, on a node that has nothing of ours
 //	sidemount-agent ready [flags] STATE                  ask supervise whether the pod's volumes are mounted, or serving
 //	sidemount-agent passthrough                          the embedded client: serve a directory
@@ -10,7 +10,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -18,8 +17,6 @@ import (
 	"runtime/debug"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sidemount/sidemount/mount/client"
 	"github.com/sidemount/sidemount/mount/clients/passthrough"
@@ -48,9 +45,9 @@ func run(args []string) int {
 	case "run":
 		return runAgent(args[1:])
 	case "probe":
-		return runProbe(args[1:], func(*unix.Statfs_t) {})
+		return onPath(args[1:], probe)
 	case "statfs":
-		return runProbe(args[1:], printUsage)
+		return onPath(args[1:], printUsage)
 	case "supervise":
 		return runSupervisor(args[1:])
 	case "ready":
@@ -95,31 +92,6 @@ func runAgent(args []string) int {
 		return fail(err)
 	}
 	return exitOK
-}
-
-// runProbe asks for the file system's figures, which no cache of the kernel can answer.
-func runProbe(args []string, tell func(*unix.Statfs_t)) int {
-	if len(args) != 1 {
-		return usage()
-	}
-	var st unix.Statfs_t
-	err := unix.Statfs(args[0], &st)
-	var errno unix.Errno
-	switch {
-	case err == nil:
-		tell(&st)
-		return exitOK
-	case errors.As(err, &errno) && errno != 0:
-		return int(errno)
-	}
-	return exitFailed
-}
-
-// printUsage prints JSON, in bytes and in inodes.
-func printUsage(st *unix.Statfs_t) {
-	size := uint64(st.Frsize)
-	fmt.Printf(`{"bytes":{"total":%d,"available":%d,"used":%d},"inodes":{"total":%d,"available":%d,"used":%d}}`+"\n",
-		st.Blocks*size, st.Bavail*size, (st.Blocks-st.Bfree)*size, st.Files, st.Ffree, st.Files-st.Ffree)
 }
 
 // runPassthrough is started by an agent, like any client.

@@ -38,7 +38,7 @@ func describe(err error) error {
 		return err
 	}
 	if code := exit.ExitCode(); code > 1 {
-		return fmt.Errorf("statfs: %w", syscall.Errno(code))
+		return fmt.Errorf("look up a name: %w", syscall.Errno(code))
 	}
 	return fmt.Errorf("probe: %s", strconv.Quote(exit.String()))
 }

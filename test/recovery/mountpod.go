@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -65,16 +68,45 @@ func (t *trial) locate(ctx context.Context, s *subject) error {
 	})
 }
 
-// deleteMountPod deletes the Mount Pod as anybody may, and waits until it is gone.
+// deleteMountPod deletes the Mount Pod as anybody may, and waits until it is gone. Its agent's log goes with it, so it is held open.
 func deleteMountPod(ctx context.Context, t *trial, s *subject) error {
+	logs, err := s.sidecarLogs()
+	if err != nil {
+		return err
+	}
+	if len(logs) == 0 {
+		return fmt.Errorf("the agent of Mount Pod %s has no log", s.mountPod)
+	}
+	log, err := os.Open(logs[len(logs)-1])
+	if err != nil {
+		return err
+	}
+	defer log.Close()
 	pods := t.lab.Client.CoreV1().Pods(t.chart.Namespace)
 	if err := pods.Delete(ctx, s.mountPod, metav1.DeleteOptions{}); err != nil {
 		return err
 	}
-	return t.until(ctx, "Mount Pod "+s.mountPod+" to go", func() (bool, error) {
+	if err := t.until(ctx, "Mount Pod "+s.mountPod+" to go", func() (bool, error) {
 		_, err := pods.Get(ctx, s.mountPod, metav1.GetOptions{})
 		return gone(err)
-	})
+	}); err != nil {
+		return err
+	}
+	s.yielded, err = yielded(log)
+	return err
+}
+
+// yielded is when an agent began to give its session away, by its log; zero if it did not.
+func yielded(log io.Reader) (at time.Time, err error) {
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
+		if r := parseLine(lines.Text()); r["msg"] == "the session goes to another agent" {
+			if at, err = time.Parse(time.RFC3339Nano, r["time"]); err != nil {
+				return at, fmt.Errorf("log of a Mount Pod: %w", err)
+			}
+		}
+	}
+	return at, lines.Err()
 }
 
 // killServer kills the process of the node service. Its pod is deleted afterwards, because a container that is killed again and again would
@@ -128,12 +160,14 @@ func (t *trial) servedAgain(ctx context.Context, s *subject, what kind, k *kill)
 	}
 	k.Start, k.Pause = said.after(), said.pause()
 	if !what.agentLives {
-		// Nobody knows when the client that was told to end took its last request: it was after the deletion.
 		at, err := time.Parse(time.RFC3339Nano, said["time"])
 		if err != nil {
 			return fmt.Errorf("log of Mount Pod %s: %w", s.mountPod, err)
 		}
-		k.Pause = at.Sub(k.At)
+		k.Pause = at.Sub(k.At) // nobody knows when a client that was told to end took its last request: it was after the deletion
+		if !s.yielded.IsZero() {
+			k.Start, k.Pause = 0, at.Sub(s.yielded) // it was relieved by one that had started before
+		}
 	}
 	now, err := s.client()
 	if err == nil && now == k.client {

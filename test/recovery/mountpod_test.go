@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -76,4 +77,18 @@ func names(kinds []kind) []string {
 		all = append(all, k.name)
 	}
 	return all
+}
+
+func TestAnAgentsLogTellsWhenItGaveItsSessionAway(t *testing.T) {
+	const log = `2026-11-29T19:00:55.1Z stderr F time=2026-11-29T19:00:55.1Z level=info msg="ending"
+2026-11-29T19:00:56.25Z stderr F time=2026-11-29T19:00:56.25Z level=info msg="the session goes to another agent" session="s"
+2026-11-29T19:00:56.3Z stderr F time=2026-11-29T19:00:56.3Z level=info msg="let go of the session" session="s"
+`
+	at, err := yielded(strings.NewReader(log))
+	if err != nil || at.Nanosecond() != 250e6 || at.Second() != 56 {
+		t.Errorf("at %s, %v", at, err)
+	}
+	if at, err := yielded(strings.NewReader(log[:100])); err != nil || !at.IsZero() {
+		t.Errorf("an agent that has not: at %s, %v", at, err)
+	}
 }

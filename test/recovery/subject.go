@@ -39,6 +39,8 @@ type subject struct {
 	// the pod of the driver that was killed last.
 	server, nodeService types.UID
 	mountPod            string
+	// yielded is when the Mount Pod that was deleted last began to give its session away, zero if it ended first.
+	yielded time.Time
 	// coldStart is how long the first client took from its start to serving.
 	coldStart time.Duration
 	kills     []kill
