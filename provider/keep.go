@@ -271,7 +271,7 @@ func (a *actor) execute(ctx context.Context, acts actions) {
 	}
 	if ok && sandbox.Ready && a.mounted {
 		for _, s := range acts.start {
-			a.startOne(ctx, s, sandbox)
+			a.startOne(ctx, s, sandbox, operation{container: s.container.Name})
 		}
 	}
 	for _, r := range acts.resize {

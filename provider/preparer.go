@@ -16,6 +16,9 @@ type Preparer interface {
 	// Started says whether an injected sidecar does its work; later containers wait for it, as for a startup probe. The
 	// failure, if not empty, is shown to the user while the pod waits. It must not block. pod is the API's.
 	Started(pod *corev1.Pod, container string) (started bool, failure string)
+	// Owes says whether an injected sidecar that has ended is needed again, although its pod is being ended: somebody may wait for it, or it may have left
+	// something unwritten. It must not block. pod is the API's.
+	Owes(pod *corev1.Pod, container string) bool
 	// Conditions are those that the pod's status shall have besides a node's own. It must not block. pod is the API's.
 	Conditions(pod *corev1.Pod) []corev1.PodCondition
 	// Release gives back what Prepare opened, after all containers have ended. It is idempotent; grace bounds what may
@@ -34,6 +37,9 @@ func (Unprepared) Prepare(_ context.Context, pod *corev1.Pod) (*corev1.Pod, erro
 
 // Started says that there is nothing to wait for.
 func (Unprepared) Started(*corev1.Pod, string) (bool, string) { return true, "" }
+
+// Owes says that nothing is left to do.
+func (Unprepared) Owes(*corev1.Pod, string) bool { return false }
 
 // Conditions has none.
 func (Unprepared) Conditions(*corev1.Pod) []corev1.PodCondition { return nil }

@@ -25,7 +25,7 @@ const (
 
 // startOne pulls the image, creates and starts a container, and runs its postStart hook. Images are pulled at the same time;
 // containers are started one after the other in the order of the specification, each after the hook of the one before.
-func (a *actor) startOne(ctx context.Context, s start, sandbox cri.Sandbox) {
+func (a *actor) startOne(ctx context.Context, s start, sandbox cri.Sandbox, op operation) {
 	name := s.container.Name
 	if a.busy()[name] {
 		return
@@ -48,7 +48,7 @@ func (a *actor) startOne(ctx context.Context, s start, sandbox cri.Sandbox) {
 	}
 	// From the beginning: the runtime may tell that the container runs before its hook has begun.
 	a.memory(name).hooked = s.container.Lifecycle != nil && s.container.Lifecycle.PostStart != nil
-	a.begin(ctx, "start/"+name, operation{container: name}, startTimeout, func(ctx context.Context) func() {
+	a.begin(ctx, "start/"+name, op, startTimeout, func(ctx context.Context) func() {
 		defer close(done)
 		err := work.run(ctx, before)
 		return func() { a.started(ctx, name, last, err) }

@@ -37,7 +37,8 @@ type stop struct {
 	killed map[string]bool
 }
 
-// stopPass ends the containers of the pod: what the application runs first and in parallel, then native sidecars in reverse order.
+// stopPass ends the containers of the pod: what the application runs first and in parallel, then native sidecars in reverse order. Injected ones that the
+// application or its data still need are kept until then.
 func (a *actor) stopPass(ctx context.Context) {
 	a.stopProbes()
 	if a.interrupt() {
@@ -48,7 +49,7 @@ func (a *actor) stopPass(ctx context.Context) {
 		return
 	}
 	live := a.live()
-	if len(live) == 0 && !a.ending() {
+	if waits := a.revive(ctx, live); len(live) == 0 && !waits && !a.ending() {
 		a.stage = cleaning
 		return
 	}

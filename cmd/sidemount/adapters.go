@@ -32,6 +32,8 @@ func (p preparer) Started(pod *corev1.Pod, container string) (bool, string) {
 	return p.keeper.Started(pod, container)
 }
 
+func (p preparer) Owes(pod *corev1.Pod, container string) bool { return p.keeper.Owes(pod, container) }
+
 func (p preparer) Conditions(pod *corev1.Pod) []corev1.PodCondition { return p.keeper.Conditions(pod) }
 
 func (p preparer) Release(ctx context.Context, pod *corev1.Pod, grace time.Duration) error {

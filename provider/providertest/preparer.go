@@ -25,6 +25,7 @@ type Preparer struct {
 	mu       sync.Mutex
 	err      error
 	started  bool
+	owes     bool
 	sidecars []corev1.Container
 	told     []corev1.PodCondition
 	failure  string
@@ -49,6 +50,13 @@ func (p *Preparer) Report(started bool, failure string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.started, p.failure = started, failure
+}
+
+// Owe sets what Owes answers.
+func (p *Preparer) Owe(owes bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.owes = owes
 }
 
 // Inject sets what Prepare injects from now on, in place of Sidecar.
@@ -94,6 +102,13 @@ func (p *Preparer) Started(*corev1.Pod, string) (bool, string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.started, p.failure
+}
+
+// Owes implements provider.Preparer.
+func (p *Preparer) Owes(*corev1.Pod, string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.owes
 }
 
 // Conditions implements provider.Preparer.

@@ -290,25 +290,43 @@ func (k *Keeper) hold(pod *corev1.Pod, all []prepared) {
 // Started reports whether the session of an injected sidecar is ready, and if not, why its client fails. Nobody waits for a sidecar that
 // shall take over. It does not block.
 func (k *Keeper) Started(pod *corev1.Pod, container string) (started bool, failure string) {
-	for i := range pod.Spec.Volumes {
-		name := pod.Spec.Volumes[i].Name
-		id := sidecar.SessionID(pod.UID, name)
-		h, _ := k.find(id)
-		if sidecar.GenerationName(name, h.generation) != container {
-			continue
-		}
-		s, err := k.options.Broker.Status(id)
-		switch {
-		case err != nil:
-			return false, fmt.Sprintf("volume %q: %v", name, err)
-		case s.Ready:
-			return true, ""
-		case s.Failure != nil:
-			return false, fmt.Sprintf("volume %q: %v", name, s.Failure)
-		}
-		return false, ""
+	name, id, ok := k.servedBy(pod, container)
+	if !ok {
+		return true, ""
 	}
-	return true, ""
+	s, err := k.options.Broker.Status(id)
+	switch {
+	case err != nil:
+		return false, fmt.Sprintf("volume %q: %v", name, err)
+	case s.Ready:
+		return true, ""
+	case s.Failure != nil:
+		return false, fmt.Sprintf("volume %q: %v", name, s.Failure)
+	}
+	return false, ""
+}
+
+// Owes reports whether the session of an injected sidecar has been served and has nobody who serves it now: requests may wait, and what its last client
+// has not stored lies in the session's memory. It does not block.
+func (k *Keeper) Owes(pod *corev1.Pod, container string) bool {
+	_, id, ok := k.servedBy(pod, container)
+	if !ok {
+		return false
+	}
+	s, err := k.options.Broker.Status(id)
+	return err == nil && s.State == mount.Orphaned
+}
+
+// servedBy finds the volume that an injected sidecar serves.
+func (k *Keeper) servedBy(pod *corev1.Pod, container string) (volume string, id mount.SessionID, ok bool) {
+	for i := range pod.Spec.Volumes {
+		volume = pod.Spec.Volumes[i].Name
+		id = sidecar.SessionID(pod.UID, volume)
+		if h, _ := k.find(id); sidecar.GenerationName(volume, h.generation) == container {
+			return volume, id, true
+		}
+	}
+	return "", "", false
 }
 
 // Release closes the pod's sessions; each may take up to grace to write out what its client still has. It is idempotent and

@@ -145,6 +145,18 @@ var _ = Describe("A keeper of sessions", func() {
 		Expect(ok).To(BeTrue())
 	})
 
+	It("says which sidecars are needed once more although their pod ends", func() {
+		owes := func() bool { return keeper.Owes(pod, "sidemount-data") }
+		Expect(owes()).To(BeFalse(), "there is no session")
+		prepare()
+		Expect(owes()).To(BeFalse(), "nobody has served it")
+		held.set(id, func(s *broker.Session) { s.State, s.Ready = mount.Attached, true })
+		Expect(owes()).To(BeFalse(), "somebody serves it")
+		held.set(id, func(s *broker.Session) { s.State, s.Ready = mount.Orphaned, false })
+		Expect(owes()).To(BeTrue())
+		Expect(keeper.Owes(pod, "someone-elses-sidecar")).To(BeFalse())
+	})
+
 	It("keeps a running pod although its Secret is gone, also after a restart", func() {
 		before := prepare()
 		resolver.set(nil, &sidecar.Error{Reason: sidecar.ReasonSecretNotFound, Object: "Secret shop/data", Message: "is not found"})
