@@ -169,6 +169,9 @@ func (r *result) table() string {
 			fmt.Fprintf(&b, "    %s\n", text)
 		}
 	}
+	if text := aims(r.Rows); text != "" {
+		fmt.Fprintf(&b, "\n%s", text)
+	}
 	fmt.Fprintf(&b, "\n%d kills, %d operations, %d errors, %d bytes lost\n", len(r.Kills), r.Operations, r.Errors, r.Lost)
 	return b.String()
 }
