@@ -109,7 +109,9 @@ func (fs *FileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *f
 		fh = h.vfs
 	}
 	if in.Valid&(fuse.FATTR_SIZE|fuse.FATTR_MTIME|fuse.FATTR_MTIME_NOW) != 0 {
-		fs.settleBefore(ctx, inode)
+		if err := fs.settleBefore(ctx, inode); err != 0 {
+			return fuse.Status(err)
+		}
 	}
 	e, err := fs.vfs.SetAttr(ctx, inode, int(in.Valid&settable), fh, in.Mode, in.Uid, in.Gid,
 		int64(in.Atime), int64(in.Mtime), in.Atimensec, in.Mtimensec, in.Size)

@@ -66,12 +66,12 @@ func (fs *FileSystem) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Statu
 	if h := fs.handles.get(in.Fh); h != nil {
 		covered := fs.writes.Begin(uint64(inode))
 		err = fs.vfs.Flush(ctx, inode, h.vfs, 0)
-		if err != syscall.EINTR && h.writable() {
+		if h.writable() && fs.over(err, ctx.begin) {
 			covered.Done()
 		}
 		fs.handles.flushed(h, in.LockOwner)
 	} else if fs.writes.Has(uint64(inode)) {
-		err = fs.settle(ctx, inode)
+		_, err = fs.settle(ctx, inode)
 	}
 	fs.unlock(ctx, holder{inode, in.LockOwner})
 	return fuse.Status(err)
@@ -83,7 +83,8 @@ func (fs *FileSystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Statu
 	if vfs.IsSpecialNode(inode) {
 		return fuse.OK
 	}
-	return fuse.Status(fs.settle(newRequest(cancel, &in.InHeader), inode))
+	_, err := fs.settle(newRequest(cancel, &in.InHeader), inode)
+	return fuse.Status(err)
 }
 
 // Release implements fuse.RawFileSystem: the open file is gone. The kernel waits for no answer.
@@ -101,7 +102,7 @@ func (fs *FileSystem) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 	if h.writable() && fs.writes.Has(uint64(inode)) {
 		// Pages of a shared mapping may arrive after close. vfs flushes on release too, but would not tell how it went.
-		if err := fs.settle(own(true), inode); err != 0 {
+		if _, err := fs.settle(own(true), inode); err != 0 {
 			fs.log.WithField("inode", inode).WithError(err).Error("data of a closed file could not be written")
 		}
 	}
@@ -125,7 +126,9 @@ func (fs *FileSystem) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fu
 	if err != 0 {
 		return fuse.Status(err)
 	}
-	fs.settleBefore(ctx, inode)
+	if err := fs.settleBefore(ctx, inode); err != 0 {
+		return fuse.Status(err)
+	}
 	return fuse.Status(fs.vfs.Fallocate(ctx, inode, uint8(in.Mode), int64(in.Offset), int64(in.Length), h.vfs))
 }
 
@@ -144,8 +147,11 @@ func (fs *FileSystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRan
 	if err != 0 {
 		return 0, fuse.Status(err)
 	}
-	fs.settleBefore(ctx, from)
-	fs.settleBefore(ctx, to)
+	for _, inode := range []Ino{from, to} {
+		if err := fs.settleBefore(ctx, inode); err != 0 {
+			return 0, fuse.Status(err)
+		}
+	}
 	n, err := fs.vfs.CopyFileRange(ctx, from, source.vfs, in.OffIn, to, target.vfs, in.OffOut, min(in.Len, maxCopy), uint32(in.Flags))
 	if err != 0 {
 		return 0, fuse.Status(err)

@@ -127,9 +127,11 @@ func (fs *FileSystem) settleReplayed(opened map[Ino]*handle) {
 		covered := fs.writes.Begin(uint64(inode))
 		ctx := own(true)
 		if err := fs.vfs.Fsync(ctx, inode, 0, h.vfs); err != 0 {
+			// The records stay: flushOld tries again, and whoever has the file open gets the error.
 			fs.log.WithField("inode", inode).WithError(err).Error("replayed data could not be written")
+		} else {
+			covered.Done()
 		}
-		covered.Done()
 		fs.vfs.Release(ctx, inode, h.vfs)
 	}
 }
