@@ -59,7 +59,8 @@ func (s *Spec) vfsConfig(f meta.Format, mc *meta.Config, cc *chunk.Config) *vfs.
 		Security:    &vfs.SecurityConfig{EnableCap: s.options.enableCap, EnableSELinux: s.options.enableSELinux},
 		AttrTimeout: s.options.attrCache, EntryTimeout: s.options.entryCache, DirEntryTimeout: s.options.dirEntryCache,
 		NegEntryTimeout: s.options.negativeEntryCache, ReaddirCache: s.options.readdirCache,
-		UMask: 0xffff, // take the request's
-		Pid:   os.Getpid(), PPid: os.Getppid(), Subdir: s.options.subdir,
+		PrefixInternal: s.options.prefixInternal,
+		UMask:          0xffff, // take the request's
+		Pid:            os.Getpid(), PPid: os.Getppid(), Subdir: s.options.subdir,
 	}
 }

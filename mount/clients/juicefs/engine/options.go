@@ -21,6 +21,7 @@ type options struct {
 	openCacheLimit                       uint64
 
 	enableXattr, enableCap, enableSELinux, enableIoctl bool
+	prefixInternal                                     bool // the pseudo files' names begin with .jfs
 
 	ioRetries    int // Default 10
 	maxDeletes   int // Default 10
@@ -83,10 +84,11 @@ var optionTable = map[string]option{
 	"open-cache":           duration(func(o *options) *time.Duration { return &o.openCache }),
 	"open-cache-limit":     number(func(o *options) *uint64 { return &o.openCacheLimit }),
 
-	"enable-xattr":   flag(func(o *options) *bool { return &o.enableXattr }),
-	"enable-cap":     flag(func(o *options) *bool { return &o.enableCap }),
-	"enable-selinux": flag(func(o *options) *bool { return &o.enableSELinux }),
-	"enable-ioctl":   flag(func(o *options) *bool { return &o.enableIoctl }),
+	"enable-xattr":    flag(func(o *options) *bool { return &o.enableXattr }),
+	"enable-cap":      flag(func(o *options) *bool { return &o.enableCap }),
+	"enable-selinux":  flag(func(o *options) *bool { return &o.enableSELinux }),
+	"enable-ioctl":    flag(func(o *options) *bool { return &o.enableIoctl }),
+	"prefix-internal": flag(func(o *options) *bool { return &o.prefixInternal }),
 
 	"io-retries":     number(func(o *options) *int { return &o.ioRetries }),
 	"max-deletes":    number(func(o *options) *int { return &o.maxDeletes }),
@@ -127,16 +129,37 @@ var optionTable = map[string]option{
 	"cache-expire":          duration(func(o *options) *time.Duration { return &o.cacheExpire }),
 }
 
+// aliases are the names that mount.juicefs, which the JuiceFS CSI driver calls, has kept from earlier versions.
+var aliases = map[string]string{"attrcacheto": "attr-cache", "entrycacheto": "entry-cache", "direntrycacheto": "dir-entry-cache"}
+
 // without are options of JuiceFS that have no meaning here and are accepted so that manifests need no change: the mount is the
-// broker's, logging and supervision are the agent's, metadata is not backed up by mounts, and nothing is reported home.
+// broker's, with the size of requests and the caching of writes in the kernel (there is none), logging and supervision are the agent's,
+// metadata is not backed up by mounts, and nothing is reported home.
 var without = map[string]bool{
 	"allow_other": true, "allow_root": true, "default_permissions": true, "nonempty": true, "rw": true, "exec": true, "dev": true,
-	"suid": true, "nodev": true, "nosuid": true, "_netdev": true, "noatime": true, "background": true, "d": true, "foreground": true,
-	"log": true, "log-level": true, "log-id": true, "no-syslog": true, "no-color": true, "verbose": true, "quiet": true,
+	"suid": true, "nodev": true, "nosuid": true, "_netdev": true, "defaults": true, "remount": true, "async": true, "dirsync": true, "atime": true,
+	"noatime": true, "relatime": true, "strictatime": true, "diratime": true, "nodiratime": true, "fsname": true, "max_read": true,
+	"max-fuse-io": true, "writeback_cache": true, "disable-transparent-hugepage": true, "background": true, "d": true, "foreground": true, "f": true,
+	"log": true, "log-level": true, "log-id": true, "no-syslog": true, "no-color": true, "verbose": true, "v": true, "debug": true, "trace": true,
+	"quiet": true, "q": true,
 	"update-fstab": true, "force": true, "metrics": true, "consul": true, "custom-labels": true, "no-usage-report": true,
 	"no-agent": true, "pyroscope": true, "backup-meta": true, "backup-skip-trash": true, "check-storage": true, "access-log": true,
 	"hide-internal": true,
 }
+
+// refused are options that ask for something that is not there, with the reason and the cure. Going on without it would show other files, or let
+// others at them.
+var refused = map[string]string{
+	"root-squash":            squash,
+	"all-squash":             squash,
+	"non-default-permission": "the kernel checks permissions here",
+	"umask":                  "the kernel has applied the program's own umask before the client sees a request; set it in the program",
+	"noexec":                 "the mount allows execution; set it where a program must not be run by other means",
+	"sync":                   "a write is stored by fsync and close; open files with O_SYNC",
+}
+
+const squash = "the kernel checks permissions here by a process's own user, and files belong to who made them; " +
+	"give the pod another user by its securityContext (runAsUser, runAsGroup, supplementalGroups)"
 
 // parseOptions reads mount options, each "key" or "key=value" or several of them with commas. Later ones win.
 func parseOptions(list []string) (options, error) {
@@ -144,8 +167,14 @@ func parseOptions(list []string) (options, error) {
 	for _, item := range list {
 		for _, one := range strings.Split(item, ",") {
 			key, value, _ := strings.Cut(strings.TrimSpace(one), "=")
+			if to, ok := aliases[key]; ok {
+				key = to
+			}
 			if key == "" || without[key] {
 				continue
+			}
+			if reason, ok := refused[key]; ok {
+				return o, fmt.Errorf("%w: mount option %q: %s", mount.ErrConfig, key, reason)
 			}
 			apply, ok := optionTable[key]
 			if !ok {
