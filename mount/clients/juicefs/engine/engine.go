@@ -15,6 +15,7 @@ import (
 	"github.com/juicedata/juicefs/pkg/object"
 	"github.com/juicedata/juicefs/pkg/vfs"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
 
 	"github.com/sidemount/sidemount/mount"
 )
@@ -94,6 +95,9 @@ func Connect(ctx context.Context, s *Spec, before Earlier) (c *Connection, err e
 	}
 	if setting, err = s.ensure(ctx, client, setting); err != nil {
 		return nil, err
+	}
+	if keys := s.overlooked(*setting); len(keys) > 0 {
+		logrus.WithField("keys", keys).Warn("Secret differs from the file system's setting, which holds; the mount options of these names or `juicefs config` change it")
 	}
 	if c.effective, err = s.effective(*setting); err != nil {
 		return nil, err

@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/juicedata/juicefs/pkg/meta"
 
 	"github.com/sidemount/sidemount/mount"
 )
@@ -91,6 +95,50 @@ func TestAVolumeIsFormattedOnce(t *testing.T) {
 	if again := settingOf(t, v); again != first {
 		t.Errorf("without storage the volume is %s, it was %s", again, first)
 	}
+}
+
+func TestAChangedPlaceOfObjectsIsToldAndOnlyAnOptionChangesIt(t *testing.T) {
+	v := localVolume(t.TempDir())
+	s := mustParse(t, v)
+	setting := settingFor(t, s)
+	elsewhere := filepath.Join(t.TempDir(), "other")
+	tests := []struct {
+		name   string
+		change func(v *mount.Volume)
+		want   []string // keys without effect
+		bucket string
+	}{
+		{"nothing", func(*mount.Volume) {}, nil, setting.Bucket},
+		{"spelling", func(v *mount.Volume) { v.Secret["bucket"] += "//"; v.Secret["storage"] = "File" }, nil, setting.Bucket},
+		{"no place", func(v *mount.Volume) { delete(v.Secret, "bucket"); delete(v.Secret, "storage") }, nil, setting.Bucket},
+		{"bucket", func(v *mount.Volume) { v.Secret["bucket"] = elsewhere }, []string{"bucket"}, setting.Bucket},
+		{"both", func(v *mount.Volume) { v.Secret["storage"], v.Secret["bucket"] = "s3", "https://b.example" }, []string{"storage", "bucket"}, setting.Bucket},
+		{"option", func(v *mount.Volume) { v.Secret["bucket"], v.Options = elsewhere, []string{"bucket=" + elsewhere} }, nil, elsewhere},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			changed := mount.Volume{Secret: maps.Clone(v.Secret)}
+			tt.change(&changed)
+			s := mustParse(t, changed)
+			if got := s.overlooked(setting); !slices.Equal(got, tt.want) {
+				t.Errorf("keys without effect are %v, want %v", got, tt.want)
+			}
+			effective, err := s.effective(setting)
+			if err != nil || effective.Bucket != tt.bucket {
+				t.Errorf("objects are in %q (%v), want %q", effective.Bucket, err, tt.bucket)
+			}
+		})
+	}
+}
+
+// settingFor is the setting of a new file system.
+func settingFor(t *testing.T, s *Spec) meta.Format {
+	t.Helper()
+	setting, err := s.newSetting()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *setting
 }
 
 func TestTwoClientsFormattingAtOnceAgree(t *testing.T) {

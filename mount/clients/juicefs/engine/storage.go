@@ -40,6 +40,18 @@ func (s *Spec) effective(setting meta.Format) (meta.Format, error) {
 	return setting, nil
 }
 
+// overlooked are the Secret's keys about the place of the objects that differ from the setting and have no effect. JuiceFS's own CSI driver
+// formats at every mount, and so brings them into the setting.
+func (s *Spec) overlooked(setting meta.Format) (keys []string) {
+	if s.Storage != "" && s.options.storage == "" && !strings.EqualFold(s.Storage, setting.Storage) {
+		keys = append(keys, "storage")
+	}
+	if s.Bucket != "" && s.options.bucket == "" && strings.TrimRight(s.Bucket, "/") != strings.TrimRight(setting.Bucket, "/") {
+		keys = append(keys, "bucket")
+	}
+	return keys
+}
+
 func override(field *string, value string) {
 	if value != "" {
 		*field = value
