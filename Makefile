@@ -2,8 +2,7 @@
 SHELL      := /bin/bash
 BIN        := $(CURDIR)/.cache/bin
 CLUSTER    := $(BIN)/cluster
-VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS    := -s -w -X main.version=$(VERSION)
+VERSION    := $(shell hack/version.sh)
 NODES      ?= 1
 VIRTUAL    ?= 1
 N          ?= 100
@@ -22,7 +21,7 @@ demo-down: ## Remove everything that the demo made
 build: ## Build the product, the JuiceFS client and the cluster's own tools into .cache/bin
 	@hack/build.sh
 
-images: build ## Build the container images without Docker, as tar files in .cache/images
+images: build ## Build the container images without Docker, as tar files in .cache/images, with the tag IMAGE_TAG (default: the chart's)
 	@hack/build-csi.sh
 	@hack/build-images.sh
 

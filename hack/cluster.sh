@@ -11,7 +11,7 @@ cluster() { "$BIN/cluster" "$@"; }
 
 case $verb in
   up)
-    hack/build-images.sh
+    IMAGE_TAG=dev hack/build-images.sh
     cluster up --name "$name" --bin "$BIN" --sidemount "$BIN/sidemount" --sidemount-agent "$BIN/sidemount-agent" \
       --virtual-node-arg=--juicefs-image=ghcr.io/sidemount/juicefs-client:dev \
       --virtual-node-arg=--driver-name=csi.sidemount.io,csi.juicefs.com "$@"

@@ -86,7 +86,7 @@ func TestBuild(t *testing.T) {
 }
 
 func TestVersionIsReadableForKubernetes(t *testing.T) {
-	for _, own := range []string{"v0.1.0", "0.1.0-3-gabcdef0", "dev"} {
+	for _, own := range []string{"0.1.0", "0.1.0+abcdef0-dirty", "dev"} {
 		parsed, err := kubeversion.ParseSemantic(Version("v1.36.3", own))
 		if err != nil {
 			t.Errorf("version with %q: %v", own, err)

@@ -81,7 +81,7 @@ func runCSIController(ctx context.Context, o *csiControllerOptions) error {
 // describer understands volumes as all nodes do.
 func (o *csiOptions) describer(objects sidecar.Objects) (*sidecar.Resolver, error) {
 	return sidecar.NewResolver(sidecar.Options{
-		Objects: objects, Drivers: []string{o.driverName}, Version: version,
+		Objects: objects, Drivers: []string{o.driverName}, Version: imageTag(),
 		Images: map[mount.ClientKind]string{mount.JuiceFS: o.juicefsImage, mount.Passthrough: o.passthroughImage},
 	})
 }

@@ -227,7 +227,7 @@ func (n *virtualNode) holdSessions(ctx context.Context) (err error) {
 	resolver, err := sidecar.NewResolver(sidecar.Options{
 		Objects: apiObjects{n.clients.pods},
 		Drivers: o.driverNames,
-		Version: version,
+		Version: imageTag(),
 		Images:  o.images(),
 	})
 	if err != nil {

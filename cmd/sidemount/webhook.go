@@ -85,7 +85,7 @@ func (o *webhookOptions) complete() error {
 		return errors.New("--driver-name must not be empty")
 	}
 	if o.agentImage == "" {
-		o.agentImage = "ghcr.io/sidemount/sidemount:" + version
+		o.agentImage = "ghcr.io/sidemount/sidemount:" + imageTag()
 	}
 	if o.compatible {
 		o.driverNames = append(o.driverNames, juicefsDriver)
@@ -149,7 +149,7 @@ func (o *webhookOptions) certificates(c *clients) (*certificate.Keeper, error) {
 func (o *webhookOptions) server(c *clients, k *certificate.Keeper, r *recorder, m *reviewMetrics) (*webhook.Server, error) {
 	objects := apiObjects{c.pods}
 	resolver, err := sidecar.NewResolver(sidecar.Options{
-		Objects: objects, Classes: objects, Drivers: o.driverNames, Version: version,
+		Objects: objects, Classes: objects, Drivers: o.driverNames, Version: imageTag(),
 		Images: map[mount.ClientKind]string{mount.JuiceFS: o.juicefsImage, mount.Passthrough: o.passthroughImage},
 	})
 	if err != nil {

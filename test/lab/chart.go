@@ -21,6 +21,9 @@ const (
 // chartTimeout is how long helm waits for what it has installed to become ready.
 const chartTimeout = "4m"
 
+// imageTag is the tag of the images that the cluster is brought up with (hack/cluster.sh), which is no release's.
+const imageTag = "dev"
+
 // Values are a chart's values.
 type Values = map[string]any
 
@@ -75,7 +78,7 @@ func (l *Lab) PushChartImages(ctx context.Context) error {
 
 func (l *Lab) build(ctx context.Context, script string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(l.root, script))
-	cmd.Env = append(os.Environ(), "BIN="+l.bin)
+	cmd.Env = append(os.Environ(), "BIN="+l.bin, "IMAGE_TAG="+imageTag)
 	cmd.Stdout, cmd.Stderr = l.log, l.log
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s: %w", script, err)
@@ -144,7 +147,7 @@ func (c *Chart) run(ctx context.Context, values Values, args ...string) error {
 // defaults are the values of a small machine whose images have been built from this tree.
 func defaults() Values {
 	small := Values{"requests": Values{"cpu": "10m", "memory": "32Mi"}}
-	image := Values{"tag": "dev", "pullPolicy": "Always"}
+	image := Values{"tag": imageTag, "pullPolicy": "Always"}
 	return Values{
 		"images":     Values{"sidemount": image, "juicefs": image, "csiSidecars": image},
 		"log":        Values{"level": "debug"},
