@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: [IMAGE_TAG=TAG] hack/build-images.sh
-# Builds the container images as tar files (OCI layout and docker archive at once) in $IMAGES (default .cache/images), without Docker, with the
+# Builds the container images as docker archives in $IMAGES (default .cache/images), without Docker, with the
 # same content as the Dockerfile's final stages. The tag is that of the programs' default images: $VERSION without its commit.
 # csi-sidecars is built once its programs are there (hack/build-csi.sh).
 set -euo pipefail

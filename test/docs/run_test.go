@@ -30,6 +30,8 @@ var (
 	redis   *lab.Redis
 	// desk is the directory in which the reader works: everything of the repository is there, and what the pages have the reader write.
 	desk string
+	// tools is a directory of programs that come before the host's.
+	tools string
 )
 
 // TestBlocks takes minutes and a machine for itself, so it runs when it is asked to.
@@ -62,6 +64,13 @@ func (b Block) runnable() bool {
 	return b.Language == "sh" && !told
 }
 
+// copier stands in for skopeo copy docker-archive:FILE docker://NAME. The cluster has one registry, from which every name is pulled, whatever its host.
+const copier = `#!/bin/sh
+set -eu
+[ "$1" = copy ]
+exec cluster image push --name ` + labName + ` "${2#docker-archive:}"
+`
+
 var _ = BeforeSuite(func() {
 	desk = GinkgoT().TempDir()
 	top, err := filepath.Abs(root)
@@ -71,6 +80,8 @@ var _ = BeforeSuite(func() {
 	for _, e := range entries {
 		Expect(os.Symlink(filepath.Join(top, e.Name()), filepath.Join(desk, e.Name()))).To(Succeed())
 	}
+	tools = GinkgoT().TempDir()
+	Expect(os.WriteFile(filepath.Join(tools, "skopeo"), []byte(copier), 0o700)).To(Succeed())
 })
 
 var _ = Describe("The documentation", Ordered, func() {
@@ -99,7 +110,6 @@ var _ = Describe("The documentation", Ordered, func() {
 		}).WithContext(ctx).WithTimeout(time.Minute).Should(Succeed())
 		redis, err = cluster.StartRedis(ctx, "storage")
 		Expect(err).NotTo(HaveOccurred())
-		Expect(cluster.PushChartImages(ctx)).To(Succeed())
 	}, NodeTimeout(20*time.Minute))
 
 	for _, path := range order {
@@ -155,7 +165,7 @@ func environment() []string {
 		bin = filepath.Join(top, ".cache", "bin")
 	}
 	helm := filepath.Join(os.TempDir(), "sidemount-helm")
-	env := append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "HELM_CACHE_HOME="+helm, "HELM_CONFIG_HOME="+helm, "HELM_DATA_HOME="+helm)
+	env := append(os.Environ(), "PATH="+tools+":"+bin+":"+os.Getenv("PATH"), "HELM_CACHE_HOME="+helm, "HELM_CONFIG_HOME="+helm, "HELM_DATA_HOME="+helm)
 	if cluster != nil {
 		env = append(env, "KUBECONFIG="+cluster.Kubeconfig)
 	}
@@ -196,14 +206,12 @@ func accept(ctx context.Context, b Block) error {
 	return err
 }
 
-// standIns are the cluster's file systems, the images of this tree, and requests that a small machine can meet.
+// standIns are the cluster's file systems, and requests that a small machine can meet.
 func standIns() StandIns {
 	small := map[string]any{"requests": map[string]any{"cpu": "10m", "memory": "32Mi"}}
-	image := map[string]any{"tag": "dev", "pullPolicy": "Always"}
 	return StandIns{
 		FileSystem: func(name string) map[string]string { return redis.JuiceFS(name, databaseOf(name)) },
 		Values: map[string]any{
-			"images":     map[string]any{"sidemount": image, "juicefs": image, "csiSidecars": image},
 			"controller": map[string]any{"resources": small, "sidecarResources": small, "worker": map[string]any{"resources": small}},
 			"node":       map[string]any{"resources": small},
 		},
