@@ -155,7 +155,7 @@ var _ = Describe("The chart", Ordered, func() {
 	It("passes its own tests", func(ctx SpecContext) {
 		out, err := release.Test(ctx)
 		Expect(err).NotTo(HaveOccurred(), out)
-		for _, suite := range []string{"sidemount-test-node", "sidemount-test-virtual-node"} {
+		for _, suite := range []string{"sidemount-test-node", "sidemount-test-virtual-node", "sidemount-test-sidecar"} {
 			Expect(out).To(MatchRegexp(`SUITE:\s+%s\n.*\n.*\nPhase:\s+Succeeded`, suite))
 		}
 	}, NodeTimeout(5*time.Minute))
