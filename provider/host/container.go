@@ -63,7 +63,7 @@ func (h *Host) input(ctx context.Context, r provider.CreateRequest) (cri.Contain
 		Supervised: r.Injected,
 	}
 	in.Command, in.Args = env.Command(r.Container, vars)
-	if in.HostsFile, err = h.hostsFile(r.Pod, r.PodIPs); err != nil {
+	if err := h.name(r, &in); err != nil {
 		return in, err
 	}
 	in.TerminationLog, err = h.terminationLog(r)
@@ -104,33 +104,6 @@ func mounts(binds []volume.Bind, volumes map[string]volume.Mount) []cri.Mount {
 		}
 	}
 	return list
-}
-
-// hostsFile writes the file that the pod's containers see as /etc/hosts.
-func (h *Host) hostsFile(pod *corev1.Pod, ips []string) (string, error) {
-	name, domain, err := cri.Hostname(pod, h.o.DNS.ClusterDomain)
-	if err != nil {
-		return "", err
-	}
-	var own []byte
-	if pod.Spec.HostNetwork {
-		if own, err = h.o.NodeHosts(); err != nil {
-			return "", fmt.Errorf("read the node's hosts file: %w", err)
-		}
-	}
-	path := filepath.Join(h.podDir(pod.UID), "etc-hosts")
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return "", fmt.Errorf("make directory of pod: %w", err)
-	}
-	// It is written in place: containers that run already have this very file mounted.
-	if err := os.WriteFile(path, cri.HostsFile(pod, ips, name, domain, own), 0o644); err != nil {
-		return "", fmt.Errorf("write hosts file: %w", err)
-	}
-	// The umask may have taken the right to read, which users in containers need.
-	if err := os.Chmod(path, 0o644); err != nil {
-		return "", fmt.Errorf("write hosts file: %w", err)
-	}
-	return path, nil
 }
 
 // terminationLog makes the file that the container may write its last words to, whoever it runs as.

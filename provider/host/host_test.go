@@ -63,6 +63,39 @@ func TestContainerGetsWhatThePartsSay(t *testing.T) {
 	}
 }
 
+func TestASidecarsNamesAreNotThePodsAuthors(t *testing.T) {
+	for _, injected := range []bool{true, false} {
+		e := &endpoint{}
+		host, _ := machine(t, e, nil)
+		pod := somePod()
+		pod.Spec.HostAliases = []corev1.HostAlias{{IP: "127.0.0.1", Hostnames: []string{"redis.storage"}}}
+		pod.Spec.DNSPolicy, pod.Spec.DNSConfig = corev1.DNSNone, &corev1.PodDNSConfig{
+			Nameservers: []string{"127.0.0.1"}, Searches: []string{"evil.example"}, Options: []corev1.PodDNSConfigOption{{Name: "rotate"}},
+		}
+		r := request(pod)
+		r.Injected = injected
+		if _, err := host.CreateContainer(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		files := map[string]string{}
+		for _, m := range e.container.Config.Mounts {
+			if content, err := os.ReadFile(m.HostPath); err == nil {
+				files[m.ContainerPath] = string(content)
+			}
+		}
+		if got := strings.Contains(files["/etc/hosts"], "redis.storage"); got == injected || !strings.Contains(files["/etc/hosts"], "web") {
+			t.Errorf("injected %v: hosts file\n%s", injected, files["/etc/hosts"])
+		}
+		names := files["/etc/resolv.conf"]
+		if !injected && names != "" {
+			t.Errorf("the application has another resolver than the pod's:\n%s", names)
+		}
+		if injected && (!strings.HasPrefix(names, "nameserver 10.96.0.10\n") || strings.Contains(names, "evil") || !strings.Contains(names, "rotate")) {
+			t.Errorf("the sidecar resolves by\n%s", names)
+		}
+	}
+}
+
 func TestContainerOfAPodThatAnotherProcessHasSetUp(t *testing.T) {
 	host, _ := machine(t, &endpoint{}, nil)
 	if _, err := host.CreateContainer(context.Background(), request(somePod())); err != nil {
