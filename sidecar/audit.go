@@ -20,7 +20,8 @@ const credentials = "/var/run/secrets"
 // have a program of his own show the broker's token, or take a client's place, and read the volume's Secret. What others add to every
 // container is let pass where it cannot change what runs. knownCA tells whether a text in PEM has none but our authorities.
 //
-// It does not protect from those who may run commands in a pod's containers, or make containers that see all processes.
+// It does not protect from those who may run commands in a pod's containers, make containers that see all processes, or watch or change what
+// passes the pod's network.
 func (g *Guest) Audit(pod *corev1.Pod, mounts []Mount, knownCA func(pem string) bool) error {
 	place := guestPlace{pod.DeepCopy(), g}
 	broker := place.broker(mounts)
@@ -51,6 +52,9 @@ func (g *Guest) Audit(pod *corev1.Pod, mounts []Mount, knownCA func(pem string) 
 		return fmt.Errorf("%d of %d containers are there: %w", found, len(expected), ErrAltered)
 	}
 	if err := ownDirectories(pod); err != nil {
+		return err
+	}
+	if err := auditNames(pod); err != nil {
 		return err
 	}
 	return g.apart(pod, expected)
@@ -85,6 +89,9 @@ func AuditHanded(pod *corev1.Pod, m Mount, driver string) error {
 	}
 	if got.RestartPolicy == nil || *got.RestartPolicy != corev1.ContainerRestartPolicyAlways {
 		return fmt.Errorf("container %s is no native sidecar any more, it has lost its restartPolicy: %w", want.Name, ErrAltered)
+	}
+	if err := auditNames(pod); err != nil {
+		return err
 	}
 	for _, v := range pod.Spec.Volumes {
 		if v.Name == agentVolume && shows(v, driver, AgentAttribute) == "" {
@@ -142,7 +149,7 @@ func altered(want, got corev1.Container, knownCA func(string) bool) string {
 		return why
 	}
 	for _, e := range got.Env {
-		if e.Name == GuestCA && !knownCA(e.Value) || strings.HasPrefix(e.Name, "LD_") || e.Name == "PATH" {
+		if e.Name == GuestCA && !knownCA(e.Value) || steers(e.Name) {
 			return "variable " + e.Name
 		}
 	}

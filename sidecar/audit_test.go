@@ -35,8 +35,11 @@ func TestAuditAcceptsWhatOthersAdd(t *testing.T) {
 		"a mesh's container first": func(p *corev1.Pod) {
 			p.Spec.InitContainers = append([]corev1.Container{{Name: "mesh", Image: "mesh"}}, p.Spec.InitContainers...)
 		},
-		"a version":   func(p *corev1.Pod) { broker(p).Image = "ghcr.io/sidemount/sidemount:v0.2.0@sha256:abc" },
-		"an address":  func(p *corev1.Pod) { broker(p).Command[7] = "10.96.0.99:443" },
+		"a version":  func(p *corev1.Pod) { broker(p).Image = "ghcr.io/sidemount/sidemount:v0.2.0@sha256:abc" },
+		"an address": func(p *corev1.Pod) { broker(p).Command[7] = "10.96.0.99:443" },
+		"resolver options": func(p *corev1.Pod) {
+			p.Spec.DNSPolicy, p.Spec.DNSConfig = corev1.DNSDefault, &corev1.PodDNSConfig{Options: []corev1.PodDNSConfigOption{{Name: "ndots"}}}
+		},
 		"a cache dir": func(p *corev1.Pod) { p.Spec.InitContainers[1].VolumeMounts[2].MountPath = "/var/cache" },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -94,6 +97,44 @@ func TestAuditRefuses(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// namings are changes by which a pod's author would be the client's server.
+func namings(client func(*corev1.Pod) *corev1.Container) map[string]func(*corev1.Pod) {
+	all := map[string]func(*corev1.Pod){
+		"a host's alias": func(p *corev1.Pod) {
+			p.Spec.HostAliases = []corev1.HostAlias{{IP: "127.0.0.1", Hostnames: []string{"redis.storage"}}}
+		},
+		"no DNS of the cluster":    func(p *corev1.Pod) { p.Spec.DNSPolicy = corev1.DNSNone },
+		"a name server of its own": func(p *corev1.Pod) { p.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"127.0.0.1"}} },
+		"domains of its own":       func(p *corev1.Pod) { p.Spec.DNSConfig = &corev1.PodDNSConfig{Searches: []string{"evil.example"}} },
+	}
+	for _, name := range []string{"HTTPS_PROXY", "http_proxy", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_CA_BUNDLE", "GODEBUG"} {
+		all["variable "+name] = func(p *corev1.Pod) { client(p).Env = append(client(p).Env, corev1.EnvVar{Name: name, Value: "x"}) }
+	}
+	return all
+}
+
+func TestAuditRefusesServersOfThePodsAuthor(t *testing.T) {
+	for name, change := range namings(func(p *corev1.Pod) *corev1.Container { return &p.Spec.InitContainers[1] }) {
+		t.Run(name, func(t *testing.T) {
+			if err := audited(t, change); !errors.Is(err, ErrAltered) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestPodsThatNameServersGetNoSidecars(t *testing.T) {
+	pod, mounts := prepared(t)
+	pod.Spec.HostAliases = []corev1.HostAlias{{IP: "127.0.0.1", Hostnames: []string{"redis.storage"}}}
+	for name, o := range map[string]InjectOptions{"with a broker of its own": {Guest: testGuest()}, "with a driver": {Driver: DefaultDriver}} {
+		_, err := Inject(pod, mounts, o)
+		var e *Error
+		if !errors.As(err, &e) || e.Reason != ReasonPodUnsupported || e.Cure == "" {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }
 

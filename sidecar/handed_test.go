@@ -117,6 +117,19 @@ func TestAuditHanded(t *testing.T) {
 	}
 }
 
+func TestAuditHandedRefusesServersOfThePodsAuthor(t *testing.T) {
+	pod, mounts := handedOver(t)
+	for name, change := range namings(func(p *corev1.Pod) *corev1.Container { return &p.Spec.InitContainers[0] }) {
+		t.Run(name, func(t *testing.T) {
+			changed := pod.DeepCopy()
+			change(changed)
+			if err := AuditHanded(changed, mounts[0], DefaultDriver); !errors.Is(err, ErrAltered) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestDistinctLeavesOneSessionForAClaim(t *testing.T) {
 	mounts := []Mount{{Claim: "a"}, {Claim: "b"}, {Claim: "a"}, {}, {}}
 	if got := Distinct(mounts); len(got) != 4 {

@@ -68,7 +68,8 @@ type place interface {
 //
 // The scheduler has not seen the sidecars' requests when a node injects; see the package's comment.
 //
-// The error is ErrCollision if the pod already uses a name that a sidecar needs.
+// The error is ErrCollision if the pod already uses a name that a sidecar needs. With Guest and Driver pods are refused that name the
+// sidecars' servers themselves (hostAliases, name servers of their own); see Guest.Audit.
 func Inject(pod *corev1.Pod, mounts []Mount, o InjectOptions) (*corev1.Pod, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -77,6 +78,9 @@ func Inject(pod *corev1.Pod, mounts []Mount, o InjectOptions) (*corev1.Pod, erro
 	i := newInjector(out, o)
 	if len(mounts) == 0 || i.done(mounts) {
 		return out, nil
+	}
+	if err := o.admitNames(pod); err != nil {
+		return nil, err
 	}
 	if err := i.collides(mounts); err != nil {
 		return nil, err
