@@ -152,6 +152,18 @@ var _ = Describe("The chart", Ordered, func() {
 		Expect(err).To(MatchError(ContainSubstring("works with Mount Pods only")))
 	}, NodeTimeout(time.Minute))
 
+	It("gives a node nobody's Secrets by its Mount Pods", func(ctx SpecContext) {
+		dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+		_, err := nodeService(lab.OrdinaryNode).Create(ctx, mountPod(), dry)
+		Expect(err).NotTo(HaveOccurred(), "an honest Mount Pod")
+		_, err = nodeService(lab.OtherOrdinaryNode).Create(ctx, mountPod(), dry)
+		Expect(err).To(MatchError(ContainSubstring("of its own node only")))
+		for pod, says := range thefts() {
+			_, err := nodeService(lab.OrdinaryNode).Create(ctx, pod, dry)
+			Expect(err).To(MatchError(ContainSubstring(says)))
+		}
+	}, NodeTimeout(time.Minute))
+
 	It("passes its own tests", func(ctx SpecContext) {
 		out, err := release.Test(ctx)
 		Expect(err).NotTo(HaveOccurred(), out)
