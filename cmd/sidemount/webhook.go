@@ -147,16 +147,19 @@ func (o *webhookOptions) certificates(c *clients) (*certificate.Keeper, error) {
 }
 
 func (o *webhookOptions) server(c *clients, k *certificate.Keeper, r *recorder, m *reviewMetrics) (*webhook.Server, error) {
-	objects := apiObjects{c.pods}
-	resolver, err := sidecar.NewResolver(sidecar.Options{
-		Objects: objects, Classes: objects, Drivers: o.driverNames, Version: imageTag(),
-		Images: map[mount.ClientKind]string{mount.JuiceFS: o.juicefsImage, mount.Passthrough: o.passthroughImage},
-	})
+	resolver, err := o.resolver(c, o.driverNames)
+	if err != nil {
+		return nil, err
+	}
+	// On a node with our CSI driver another driver's claims are published by that driver, which knows of no sidecars.
+	nodeResolver, err := o.resolver(c, o.driverNames[:1])
 	if err != nil {
 		return nil, err
 	}
 	guest := func(ctx context.Context) (*sidecar.Guest, error) { return o.guest(ctx, c, k) }
-	hook, err := webhook.New(webhook.Options{Resolver: resolver, Guest: guest, Driver: o.driverNames[0], Compatible: o.compatible, Observe: m.observe})
+	hook, err := webhook.New(webhook.Options{
+		Resolver: resolver, NodeResolver: nodeResolver, Guest: guest, Driver: o.driverNames[0], Compatible: o.compatible, Observe: m.observe,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -167,6 +170,14 @@ func (o *webhookOptions) server(c *clients, k *certificate.Keeper, r *recorder, 
 		return nil, err
 	}
 	return &webhook.Server{Address: o.address, Certificate: k.Certificate, Reviews: hook.Handler(), Grants: granter}, nil
+}
+
+func (o *webhookOptions) resolver(c *clients, drivers []string) (*sidecar.Resolver, error) {
+	objects := apiObjects{c.pods}
+	return sidecar.NewResolver(sidecar.Options{
+		Objects: objects, Classes: objects, Drivers: drivers, Version: imageTag(),
+		Images: map[mount.ClientKind]string{mount.JuiceFS: o.juicefsImage, mount.Passthrough: o.passthroughImage},
+	})
 }
 
 // guest is how pods reach this program at the moment.

@@ -109,7 +109,11 @@ func (w *Webhook) inject(ctx context.Context, pod *corev1.Pod, handed bool) (*co
 	if sidecar.HandedVolumes(pod, w.o.Driver) != nil {
 		return sidecar.ReinjectHanded(pod, w.o.Driver), nil, nil
 	}
-	outlined, err := w.o.Resolver.Outline(ctx, pod)
+	resolver := w.o.Resolver
+	if handed {
+		resolver = w.o.NodeResolver
+	}
+	outlined, err := resolver.Outline(ctx, pod)
 	if err != nil {
 		return nil, nil, err
 	}

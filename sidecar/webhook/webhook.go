@@ -23,6 +23,8 @@ type Resolver interface {
 type Options struct {
 	// Resolver tells which volumes are ours. Required.
 	Resolver Resolver
+	// NodeResolver tells which volumes Driver publishes on its nodes: those of a pod that is reviewed at NodePath. Required.
+	NodeResolver Resolver
 	// Guest returns how pods reach this service; it is asked for every pod, because authorities and addresses change. Required.
 	Guest func(ctx context.Context) (*sidecar.Guest, error)
 	// Driver is the CSI driver that hands sessions to the sidecars of pods that are reviewed at NodePath. Required.
@@ -53,8 +55,8 @@ type Webhook struct{ o Options }
 
 // New checks the options.
 func New(o Options) (*Webhook, error) {
-	if o.Resolver == nil || o.Guest == nil || o.Driver == "" {
-		return nil, errors.New("the webhook needs a resolver, how pods reach it, and a driver")
+	if o.Resolver == nil || o.NodeResolver == nil || o.Guest == nil || o.Driver == "" {
+		return nil, errors.New("the webhook needs its resolvers, how pods reach it, and a driver")
 	}
 	if o.Observe == nil {
 		o.Observe = func(Outcome) {}

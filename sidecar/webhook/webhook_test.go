@@ -50,7 +50,7 @@ func guest(context.Context) (*sidecar.Guest, error) {
 func newWebhook(t *testing.T, o *outlines, compatible bool) (*Webhook, *[]Outcome) {
 	t.Helper()
 	seen := new([]Outcome)
-	w, err := New(Options{Resolver: o, Guest: guest, Driver: sidecar.DefaultDriver, Compatible: compatible, Observe: func(o Outcome) { *seen = append(*seen, o) }})
+	w, err := New(Options{Resolver: o, NodeResolver: o, Guest: guest, Driver: sidecar.DefaultDriver, Compatible: compatible, Observe: func(o Outcome) { *seen = append(*seen, o) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +65,11 @@ const podJSON = `{"metadata":{"name":"web","annotations":{"a/b~c":"d"}},"spec":{
 
 func ask(t *testing.T, w *Webhook, pod string) (*admissionv1.AdmissionResponse, int) {
 	t.Helper()
+	return askAt(t, w, "/", pod)
+}
+
+func askAt(t *testing.T, w *Webhook, path, pod string) (*admissionv1.AdmissionResponse, int) {
+	t.Helper()
 	review := admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
 		Request: &admissionv1.AdmissionRequest{
@@ -77,7 +82,7 @@ func ask(t *testing.T, w *Webhook, pod string) (*admissionv1.AdmissionResponse, 
 		t.Fatal(err)
 	}
 	rec := httptest.NewRecorder()
-	w.Handler().ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", bytes.NewReader(body)))
+	w.Handler().ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, bytes.NewReader(body)))
 	if rec.Code != http.StatusOK {
 		return nil, rec.Code
 	}
@@ -130,6 +135,22 @@ func TestInjectionKeepsWhatItDoesNotKnow(t *testing.T) {
 	}
 	if len(*seen) != 1 || (*seen)[0] != Injected {
 		t.Errorf("outcomes %v", *seen)
+	}
+}
+
+// A node's own driver publishes its claims; those of another driver are published by that one, also where the webhook serves both.
+func TestOnNodesOfOursTheDriversOwnVolumesAreServed(t *testing.T) {
+	all, own := &outlines{out: oneVolume()}, &outlines{}
+	w, err := New(Options{Resolver: all, NodeResolver: own, Guest: guest, Driver: sidecar.DefaultDriver})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response, _ := askAt(t, w, NodePath, podJSON); !response.Allowed || response.Patch != nil || all.asked != 0 || own.asked != 1 {
+		t.Errorf("got %+v after asking %d and %d times", response, all.asked, own.asked)
+	}
+	own.out = oneVolume()
+	if response, _ := askAt(t, w, NodePath, podJSON); response.Patch == nil {
+		t.Error("a volume of the driver's own was not injected")
 	}
 }
 
