@@ -58,14 +58,7 @@ func (k *Keeper) refer(ctx context.Context, r Request) (*share, error) {
 	if ref := k.references[r.Target]; ref != nil {
 		if k.stays(ref, key) {
 			defer k.mu.Unlock()
-			if ref.share.record.Key != key && !k.rotate(ref.share, r.Mount.Volume.Secret, secret, key) {
-				k.o.Log.WithField("session", ref.share.id).WithField("target", r.Target).
-					Info("volume has changed, its users keep what they have until they start again")
-			} else if ref.share.record.Key == key {
-				ref.share.learn(r.Mount.Volume.Secret)
-				ref.share.rotated = nil // a change that was taken back
-			}
-			ref.touched = time.Now()
+			k.repeated(ref, r.Mount.Volume, secret, key)
 			return ref.share, nil
 		}
 		k.part(ref)
@@ -74,7 +67,7 @@ func (k *Keeper) refer(ctx context.Context, r Request) (*share, error) {
 	if s == nil {
 		s = k.found(r, key, secret)
 	}
-	s.learn(r.Mount.Volume.Secret)
+	k.learn(s, r.Mount.Volume.Secret)
 	s.record.Mount.Pod.DeleteDelay = r.Mount.Pod.DeleteDelay
 	record := referenceRecord{
 		Target: r.Target, Session: s.id, Namespace: r.Pod.Namespace, Name: r.Pod.Name, UID: r.PodUID, Boot: k.o.BootID,
@@ -111,8 +104,32 @@ func (k *Keeper) found(r Request, key, secret string) *share {
 	return s
 }
 
-// learn takes the Secret, which a restart has forgotten.
-func (s *share) learn(secret mount.Secret) { s.secret, s.secretKnown = secret, true }
+// repeated takes from the repeated publish of a target in use what it tells of the Secret, whatever else may have changed: after an upgrade of the driver, for
+// one, the default image is another one. The rest is for users that come later. The caller holds mu.
+func (k *Keeper) repeated(ref *reference, v mount.Volume, secret, key string) {
+	s := ref.share
+	ref.touched = time.Now()
+	now := s.record.Mount.Volume
+	switch same := v.ID == now.ID && v.Client == now.Client; {
+	case same && secret == s.record.Secret:
+		k.learn(s, v.Secret)
+		s.rotated = nil // a change that was taken back
+	case same:
+		k.rotate(s, v.Secret, secret)
+	}
+	if as, err := keyOf(s.record.Mount, secret); err != nil || as != key {
+		k.o.Log.WithField("session", s.id).WithField("target", ref.record.Target).
+			Info("volume has changed, its users keep what they have until they start again")
+	}
+}
+
+// learn takes the Secret of a share, and has done what has waited for it since a restart forgot it. The caller holds mu.
+func (k *Keeper) learn(s *share, secret mount.Secret) {
+	if !s.secretKnown && s.recorded {
+		k.troubled.Add(s.id)
+	}
+	s.secret, s.secretKnown = secret, true
+}
 
 // part takes a reference from its share, which has its delay to find another user. The caller holds mu.
 func (k *Keeper) part(ref *reference) {

@@ -21,7 +21,7 @@ type share struct {
 
 	record   shareRecord
 	recorded bool // the record on disk is this one
-	// secret is what the last Acquire brought; unknown after a restart.
+	// secret is the one that the record has the hash of; unknown after a restart until an Acquire brings it.
 	secret      mount.Secret
 	secretKnown bool
 	users       map[string]*reference
@@ -40,9 +40,9 @@ type share struct {
 	relieved types.UID
 	// asked is the last upgrade that an annotation has asked for: the pod's uid and the image.
 	asked string
-	// rotated is a changed Secret that is to be handed over, rotatedAt when the last was tried.
-	rotated   *rotation
-	rotatedAt time.Time
+	// rotated is a changed Secret that is to be handed over, handed the last that was tried, at rotatedAt.
+	rotated, handed *rotation
+	rotatedAt       time.Time
 	// refusal is why the last attempt to open the session or make the pod failed.
 	refusal error
 	// clientFailures counts what the broker told of clients that could not start.

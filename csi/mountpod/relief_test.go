@@ -59,6 +59,28 @@ func TestDeletedMountPodServesUntilTheNextOneIsReady(t *testing.T) {
 	}
 }
 
+// evictionIsRelieved deletes a Mount Pod, and checks that its client goes on until the next one has taken over.
+func evictionIsRelieved(t *testing.T, n *mountpodtest.Node, s mountpod.Share) {
+	t.Helper()
+	before, err := n.Session(s.Session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Pods.Evict(s.Pod)
+	eventually(t, "the next one has taken over", func() bool {
+		now, err := n.Session(s.Session)
+		return err == nil && now.Ready && now.Generation > before.Generation && len(n.Pods.All()) == 1
+	})
+}
+
+func TestMountPodIsRelievedAlsoByTheNextReleaseOfTheDriver(t *testing.T) {
+	n := mountpodtest.Start(t)
+	m := mountpodtest.Passthrough(t, "pv-1", n.Data, nil)
+	s := acquire(t, n, m, "one")
+	acquire(t, n, upgradedDriver(n, m), "one")
+	evictionIsRelieved(t, n, s)
+}
+
 func TestDeletedMountPodIsReplacedAlsoIfNobodyCanRelieveIt(t *testing.T) {
 	n := mountpodtest.Start(t, func(o *mountpod.Options) { o.Patience, o.Relief = 200*time.Millisecond, 10*time.Second })
 	s := acquire(t, n, mountpodtest.Passthrough(t, "pv-1", n.Data, nil), "one")

@@ -40,19 +40,19 @@ func (k *Keeper) Upgrade(ctx context.Context, id mount.SessionID, image string) 
 	}
 	defer s.work.unlock()
 	v := k.look(s)
+	if !v.secretKnown {
+		return 0, fmt.Errorf("%w: %w", ErrUpgrade, ErrSecretUnknown)
+	}
 	return k.succeed(ctx, s, v.volume, successor{Image: image, Secret: v.record.Secret})
 }
 
-// succeed hands the session to a new pod. The caller holds the share's work.
+// succeed hands the session to a new pod. volume has its Secret. The caller holds the share's work.
 func (k *Keeper) succeed(ctx context.Context, s *share, volume mount.Volume, next successor) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
 	defer cancel()
 	v := k.look(s)
-	switch {
-	case !v.record.Served:
+	if !v.record.Served {
 		return 0, fmt.Errorf("%w: no client serves session %s yet", ErrUpgrade, s.id)
-	case !v.secretKnown:
-		return 0, fmt.Errorf("%w: %w", ErrUpgrade, ErrSecretUnknown)
 	}
 	if err := k.settleSuccessor(ctx, s); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrUpgrade, err)
@@ -144,6 +144,12 @@ func (k *Keeper) promote(s *share, next successor) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s.created = true
+	if next.Secret != v.record.Secret {
+		s.secretKnown = false
+	}
+	if r := s.handed; r != nil && r.hash == next.Secret {
+		k.learn(s, r.secret)
+	}
 	if k.byKey[v.record.Key] == s {
 		delete(k.byKey, v.record.Key)
 	}
@@ -230,15 +236,11 @@ type rotation struct {
 	hash   string
 }
 
-// rotate notes that a repeated publish has brought another Secret, if that is all that has changed. The caller holds mu.
-func (k *Keeper) rotate(s *share, secret mount.Secret, hash, key string) bool {
-	if as, err := keyOf(s.record.Mount, hash); err != nil || as != key {
-		return false
-	}
+// rotate notes that a repeated publish has brought another Secret. The caller holds mu.
+func (k *Keeper) rotate(s *share, secret mount.Secret, hash string) {
 	// A publish is not heard of again once it has been answered, so what cannot be handed over now is kept.
 	s.rotated = &rotation{secret: secret, hash: hash}
 	k.troubled.AddAfter(s.id, k.o.Rotation-time.Since(s.rotatedAt))
-	return true
 }
 
 // handOverSecret gives a changed Secret to a new client. If that cannot serve with it, the old one goes on with what it has, and the Secret is tried again. The caller holds the
@@ -250,14 +252,17 @@ func (k *Keeper) handOverSecret(ctx context.Context, s *share) {
 		k.mu.Unlock()
 		return
 	}
-	s.rotated, s.rotatedAt = nil, time.Now()
+	s.rotated = nil
+	if r.hash == s.record.Secret { // an attempt that was interrupted, or seemed to fail, has not
+		k.learn(s, r.secret)
+		k.mu.Unlock()
+		return
+	}
+	s.handed, s.rotatedAt = r, time.Now()
 	pod, image := k.pod(s), s.record.Mount.Image
 	k.mu.Unlock()
-	v := k.look(s)
-	// A share whose Secret nobody has brought since the restart gets its first knowledge of it now.
-	volume := v.volume
+	volume := k.look(s).volume
 	volume.Secret = r.secret
-	k.change(s, func() { s.learn(r.secret) })
 	if _, err := k.succeed(ctx, s, volume, successor{Image: image, Secret: r.hash}); err != nil {
 		k.o.Log.WithField("session", s.id).WithError(err).Warn("changed secret not handed over")
 		if pod != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/sidemount/sidemount/csi/mountpod"
 	"github.com/sidemount/sidemount/csi/mountpod/mountpodtest"
 	"github.com/sidemount/sidemount/mount"
+	"github.com/sidemount/sidemount/sidecar"
 )
 
 // beat reads through the mount all the time, and returns what ends that and tells of errors.
@@ -228,4 +229,68 @@ func TestAnnotationAsksForAnUpgrade(t *testing.T) {
 	eventually(t, "somebody is told", func() bool {
 		return slices.ContainsFunc(recorded(n), func(e string) bool { return strings.Contains(e, "Normal Upgraded Mount Pod") })
 	})
+}
+
+// upgradedDriver is another process of a release with another default image.
+func upgradedDriver(n *mountpodtest.Node, m sidecar.Mount) sidecar.Mount {
+	n.Restart()
+	m.Image = "registry.example/client:next-release"
+	return m
+}
+
+func TestChangedSecretIsHandedOverAlsoByTheNextReleaseOfTheDriver(t *testing.T) {
+	n := mountpodtest.Start(t)
+	m := mountpodtest.Passthrough(t, "pv-1", n.Data, nil)
+	m.Volume.Secret = mount.Secret{"password": "old"}
+	s := acquire(t, n, m, "one")
+	image := m.Image
+	m = upgradedDriver(n, m)
+	if again := acquire(t, n, m, "one"); again != s {
+		t.Errorf("share %+v, want %+v", again, s)
+	}
+	m.Volume.Secret = mount.Secret{"password": "new"}
+	m.Resources.Limits = nil
+	acquire(t, n, m, "one")
+	eventually(t, "another pod has the session", func() bool {
+		now, _ := n.Find(filepath.Join(n.Dir, "kubelet", "one"))
+		pods := n.Pods.All()
+		return now.Pod != s.Pod && now.Session == s.Session && len(pods) == 1 && pods[0].Name == now.Pod
+	})
+	if got := n.Pods.All()[0].Spec.Containers[0].Image; got != image {
+		t.Errorf("image %s, want %s", got, image)
+	}
+}
+
+func TestSecretChangedWhileTheDriverWasAwayIsHandedOver(t *testing.T) {
+	n := mountpodtest.Start(t)
+	m := mountpodtest.Passthrough(t, "pv-1", n.Data, nil)
+	m.Volume.Secret = mount.Secret{"password": "old"}
+	s := acquire(t, n, m, "one")
+	m = upgradedDriver(n, m)
+	m.Volume.Secret = mount.Secret{"password": "new"}
+	acquire(t, n, m, "one")
+	var now mountpod.Share
+	eventually(t, "another pod has the session", func() bool {
+		now, _ = n.Find(filepath.Join(n.Dir, "kubelet", "one"))
+		return now.Pod != s.Pod && now.Session == s.Session && len(n.Pods.All()) == 1
+	})
+	// The Secret is known now, so that the pod can be relieved.
+	evictionIsRelieved(t, n, now)
+}
+
+func TestAnnotationOfTheTimeBeforeTheFirstPublishAsksForAnUpgrade(t *testing.T) {
+	n := mountpodtest.Start(t)
+	m := mountpodtest.Passthrough(t, "pv-1", n.Data, nil)
+	s := acquire(t, n, m, "one")
+	for image, restart := range map[string]func(){"registry.example/client:2": n.Restart, "registry.example/client:3": func() { m = upgradedDriver(n, m) }} {
+		restart()
+		n.Pods.Annotate(podNames(n)[0], mountpod.UpgradeAnnotation, image)
+		if again := acquire(t, n, m, "one"); again.Session != s.Session {
+			t.Errorf("share %+v, want %+v", again, s)
+		}
+		eventually(t, "the pod has the image "+image, func() bool {
+			pods := n.Pods.All()
+			return len(pods) == 1 && pods[0].Spec.Containers[0].Image == image
+		})
+	}
 }
