@@ -138,6 +138,7 @@ func (k *Keeper) part(ref *reference) {
 	delete(k.references, ref.record.Target)
 	if len(s.users) == 0 {
 		s.idle = time.Now()
+		s.wake()
 		k.troubled.AddAfter(s.id, s.record.Mount.Pod.DeleteDelay)
 	}
 }

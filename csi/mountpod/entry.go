@@ -36,10 +36,13 @@ type share struct {
 	// replaced is when the last pod was replaced, failures how many were in a row.
 	replaced time.Time
 	failures int
-	// relieved is the pod whose successor was asked for when it was deleted.
-	relieved types.UID
+	// relieved is the pod whose successor was asked for when it was deleted, relieving that this is going on.
+	relieved  types.UID
+	relieving bool
 	// asked is the last upgrade that an annotation has asked for: the pod's uid and the image.
 	asked string
+	// succeeding says that a successor is being made: whoever wants the share right leaves it alone.
+	succeeding bool
 	// rotated is a changed Secret that is to be handed over, handed the last that was tried, at rotatedAt.
 	rotated, handed *rotation
 	rotatedAt       time.Time

@@ -21,7 +21,7 @@ const (
 	// retryLeast and retryMost are the pauses between attempts to put a share right.
 	retryLeast = 500 * time.Millisecond
 	retryMost  = 30 * time.Second
-	// attempt bounds one of them.
+	// attempt bounds what is not the work of an Attempt.
 	attempt = 30 * time.Second
 	// barrier is the ID of no session: it has no lead.
 	barrier mount.SessionID = "none"
@@ -35,8 +35,9 @@ type Keeper struct {
 	metrics *metrics
 	// up is closed when the state is read, synced when all pods are known, down when Run has ended.
 	up, synced, down chan struct{}
-	// troubled has sessions that need work, unconfirmed has targets that must be mount points by now.
+	// troubled has sessions that need work, wanted those that shall have another client, unconfirmed has targets that must be mount points by now.
 	troubled    workqueue.TypedRateLimitingInterface[mount.SessionID]
+	wanted      workqueue.TypedInterface[mount.SessionID]
 	unconfirmed workqueue.TypedDelayingInterface[string]
 	targets     locks
 
@@ -63,6 +64,7 @@ func New(o Options) (*Keeper, error) {
 		synced:      make(chan struct{}),
 		down:        make(chan struct{}),
 		troubled:    workqueue.NewTypedRateLimitingQueue(limiter),
+		wanted:      workqueue.NewTyped[mount.SessionID](),
 		unconfirmed: workqueue.NewTypedDelayingQueue[string](),
 		shares:      map[mount.SessionID]*share{},
 		byKey:       map[string]*share{},
@@ -85,10 +87,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer k.troubled.ShutDown()
+	defer k.wanted.ShutDown()
 	defer k.unconfirmed.ShutDown()
 	defer cancel()
 	for range workers {
 		running.Go(func() { k.work(ctx) })
+	}
+	for range successions {
+		running.Go(func() { k.renew(ctx) })
 	}
 	running.Go(func() { k.confirm(ctx) })
 	close(k.up)
@@ -215,7 +221,7 @@ func (k *Keeper) work(ctx context.Context) {
 
 // tend does what a share needs, and plans the next attempt if that fails.
 func (k *Keeper) tend(ctx context.Context, id mount.SessionID) {
-	ctx, cancel := context.WithTimeout(ctx, attempt+k.o.Grace)
+	ctx, cancel := context.WithTimeout(ctx, k.o.Attempt+max(k.o.Grace, k.o.Relief))
 	defer cancel()
 	logger := k.o.Log.WithField("session", id)
 	err := k.reconcile(ctx, id)

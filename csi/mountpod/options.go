@@ -86,6 +86,8 @@ type Options struct {
 	// Relief is how long a Mount Pod that is deleted while it is used may serve on until another one has taken over. Default 30 s. A Mount Pod's grace period is the
 	// sum of Relief and Grace.
 	Relief time.Duration
+	// Attempt is how long one attempt to put a share right may take, Grace or Relief not counted. Default 30 s.
+	Attempt time.Duration
 	// Patience is how long a failure may last until Acquire returns it although its deadline has not come. Default 15 s: kubectl describe then
 	// says early what is wrong, and the reference is kept for the next attempt.
 	Patience time.Duration
@@ -131,6 +133,7 @@ func (o *Options) setDefaults() error {
 	}
 	setDefault(&o.Grace, 30*time.Second)
 	setDefault(&o.Relief, 30*time.Second)
+	setDefault(&o.Attempt, attempt)
 	setDefault(&o.Patience, 15*time.Second)
 	setDefault(&o.Rotation, 5*time.Minute)
 	setDefault(&o.Linger, 5*time.Minute)

@@ -20,6 +20,12 @@ func (k *Keeper) reconcile(ctx context.Context, id mount.SessionID) error {
 	if s == nil {
 		return k.sweep(ctx, id)
 	}
+	k.mu.Lock()
+	succeeding := s.succeeding
+	k.mu.Unlock()
+	if succeeding {
+		return nil
+	}
 	if err := s.work.lock(ctx); err != nil {
 		return err
 	}
@@ -42,8 +48,9 @@ func (k *Keeper) reconcile(ctx context.Context, id mount.SessionID) error {
 		if err := k.relieve(ctx, s); err != nil {
 			return err
 		}
-		k.handOverSecret(ctx, s)
-		k.upgradeAsAsked(ctx, s)
+		if k.wants(s) {
+			k.wanted.Add(id)
+		}
 	}
 	v := k.look(s)
 	if v.record.Next != nil {

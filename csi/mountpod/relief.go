@@ -22,7 +22,8 @@ func (k *Keeper) relieve(ctx context.Context, s *share) error {
 	if err := k.o.Broker.Retain(ctx, s.id, k.o.Relief); err != nil {
 		return err
 	}
-	k.change(s, func() { s.relieved = v.pod.UID })
+	k.change(s, func() { s.relieved, s.relieving = v.pod.UID, true })
+	defer k.change(s, func() { s.relieving = false })
 	cause := endingCause(v.pod)
 	k.metrics.replaced(cause)
 	k.o.Log.WithField("session", s.id).WithField("pod", v.pod.Name).WithField("cause", cause).Warn("mount pod is deleted and will be relieved")

@@ -26,10 +26,10 @@ func wait(reason string) *corev1.PodStatus {
 }
 
 func TestDeletedMountPodServesUntilTheNextOneIsReady(t *testing.T) {
-	n := mountpodtest.Start(t)
+	// How long it may take is Relief's affair alone.
+	n := mountpodtest.Start(t, func(o *mountpod.Options) { o.Attempt, o.Grace = 100*time.Millisecond, time.Second })
 	s := acquire(t, n, mountpodtest.Passthrough(t, "pv-1", n.Data, nil), "one")
-	hello := filepath.Join(n.Data, "hello")
-	put(t, hello, "world\n")
+	put(t, filepath.Join(n.Data, "hello"), "world\n")
 	stop := beat(t, filepath.Join(s.Path, "hello"))
 	// The next one's image is on its way.
 	n.Pods.Admit(func(*corev1.Pod) *corev1.PodStatus { return wait("ContainerCreating") })
@@ -37,8 +37,8 @@ func TestDeletedMountPodServesUntilTheNextOneIsReady(t *testing.T) {
 	eventually(t, "another pod is made", func() bool { return len(podNames(n)) == 2 })
 	// By now the deleted one would have ended if it did not know better.
 	longerThan(t, 3*time.Second)
-	put(t, hello, "whole\n")
-	if got := read(t, filepath.Join(s.Path, "hello")); got != "whole\n" {
+	put(t, filepath.Join(n.Data, "late"), "whole\n")
+	if got := read(t, filepath.Join(s.Path, "late")); got != "whole\n" {
 		t.Errorf("read %q from the deleted pod", got)
 	}
 	if again := acquire(t, n, mountpodtest.Passthrough(t, "pv-1", n.Data, nil), "two"); again != s {

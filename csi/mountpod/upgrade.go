@@ -50,6 +50,8 @@ func (k *Keeper) Upgrade(ctx context.Context, id mount.SessionID, image string) 
 func (k *Keeper) succeed(ctx context.Context, s *share, volume mount.Volume, next successor) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
 	defer cancel()
+	ctx, stop := k.undisturbed(ctx, s)
+	defer stop()
 	v := k.look(s)
 	if !v.record.Served {
 		return 0, fmt.Errorf("%w: no client serves session %s yet", ErrUpgrade, s.id)
@@ -63,6 +65,9 @@ func (k *Keeper) succeed(ctx context.Context, s *share, volume mount.Volume, nex
 	}
 	pause, err := k.takeOver(ctx, s, volume, next)
 	if err != nil {
+		if cause := context.Cause(ctx); disturbance(cause) {
+			err = cause
+		}
 		err = fmt.Errorf("%w: %w", ErrUpgrade, err)
 	}
 	// Who has the session now decides, whatever was answered.
@@ -205,28 +210,44 @@ func running(pod *corev1.Pod) bool {
 	return false
 }
 
+// askedFor returns the Mount Pod if its annotation asks for an image that nobody has tried yet. The caller holds mu.
+func (k *Keeper) askedFor(s *share) (pod *corev1.Pod, image string) {
+	pod = k.pod(s)
+	if pod == nil || pod.DeletionTimestamp != nil || !s.secretKnown {
+		return nil, ""
+	}
+	image = pod.Annotations[UpgradeAnnotation]
+	if image == "" || s.asked == asking(pod, image) {
+		return nil, ""
+	}
+	return pod, image
+}
+
+// asking is what an annotation asks for.
+func asking(pod *corev1.Pod, image string) string { return string(pod.UID) + " " + image }
+
 // upgradeAsAsked does what the annotation of the Mount Pod asks for, once. The caller holds the share's work.
 func (k *Keeper) upgradeAsAsked(ctx context.Context, s *share) {
-	v := k.look(s)
-	if v.pod == nil || v.pod.DeletionTimestamp != nil || v.pod.Annotations[UpgradeAnnotation] == "" || !v.secretKnown {
-		return
-	}
-	image := v.pod.Annotations[UpgradeAnnotation]
-	asked := string(v.pod.UID) + " " + image
 	k.mu.Lock()
-	again := s.asked == asked
-	s.asked = asked
+	pod, image := k.askedFor(s)
+	if pod != nil {
+		s.asked = asking(pod, image)
+	}
 	k.mu.Unlock()
-	if again {
+	if pod == nil {
 		return
 	}
+	v := k.look(s)
 	pause, err := k.succeed(ctx, s, v.volume, successor{Image: image, Secret: v.record.Secret})
+	if err != nil && ctx.Err() != nil {
+		return // the next keeper is asked again
+	}
 	if err != nil {
 		k.o.Log.WithField("session", s.id).WithError(err).Warn("mount pod not upgraded")
-		k.o.Recorder.Event(v.pod, corev1.EventTypeWarning, "UpgradeFailed", err.Error())
+		k.o.Recorder.Event(pod, corev1.EventTypeWarning, "UpgradeFailed", err.Error())
 		return
 	}
-	k.o.Recorder.Event(v.pod, corev1.EventTypeNormal, "Upgraded",
+	k.o.Recorder.Event(pod, corev1.EventTypeNormal, "Upgraded",
 		fmt.Sprintf("Mount Pod %s has taken over with image %s; requests waited for %s", k.look(s).record.Pod, image, pause.Round(time.Millisecond)))
 }
 
@@ -263,16 +284,22 @@ func (k *Keeper) handOverSecret(ctx context.Context, s *share) {
 	k.mu.Unlock()
 	volume := k.look(s).volume
 	volume.Secret = r.secret
-	if _, err := k.succeed(ctx, s, volume, successor{Image: image, Secret: r.hash}); err != nil {
-		k.o.Log.WithField("session", s.id).WithError(err).Warn("changed secret not handed over")
-		if pod != nil {
-			k.o.Recorder.Event(pod, corev1.EventTypeWarning, "SecretNotHandedOver", "the volume's client goes on with the Secret that it has: "+err.Error())
-		}
-		k.change(s, func() {
-			if s.rotated == nil {
-				s.rotated = r
-			}
-		})
-		k.troubled.AddAfter(s.id, k.o.Rotation)
+	_, err := k.succeed(ctx, s, volume, successor{Image: image, Secret: r.hash})
+	if err == nil || ctx.Err() != nil {
+		return
 	}
+	k.o.Log.WithField("session", s.id).WithError(err).Warn("changed secret not handed over")
+	disturbed := disturbance(err)
+	if pod != nil && !disturbed {
+		k.o.Recorder.Event(pod, corev1.EventTypeWarning, "SecretNotHandedOver", "the volume's client goes on with the Secret that it has: "+err.Error())
+	}
+	k.change(s, func() {
+		if s.rotated == nil {
+			s.rotated = r
+		}
+		if disturbed {
+			s.rotatedAt = time.Time{} // that was no attempt
+		}
+	})
+	k.troubled.AddAfter(s.id, k.o.Rotation)
 }
