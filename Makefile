@@ -21,7 +21,8 @@ demo-down: ## Remove everything that the demo made
 build: ## Build the product, the JuiceFS client and the cluster's own tools into .cache/bin
 	@hack/build.sh
 
-images: build ## Build the container images without Docker, as tar files in .cache/images, with the tag IMAGE_TAG (default: the chart's)
+images: ## Build the container images without Docker, as tar files in .cache/images, with the tag IMAGE_TAG (default: the chart's)
+	@hack/build.sh images
 	@hack/build-csi.sh
 	@hack/build-images.sh
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Usage: hack/build.sh
-# Builds every binary into $BIN (default .cache/bin): the product, the JuiceFS client, the cluster and its tools.
+# Usage: hack/build.sh [images]
+# Builds every binary into $BIN (default .cache/bin): the product, the JuiceFS client, the cluster and its tools. With "images" only those that images need, which
+# is no Kubernetes, and what a cluster needs of this machine is not asked for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-hack/preflight.sh
+what=${1:-}
+hack/preflight.sh ${what:+build}
 BIN=${BIN:-$PWD/.cache/bin}
 ldflags="-s -w -X main.version=${VERSION:-dev}"
 mkdir -p "$BIN"
@@ -24,4 +26,4 @@ step sidemount-agent env CGO_ENABLED=0 go build -trimpath -ldflags "$ldflags" -o
 step sidemount env CGO_ENABLED=0 go build -trimpath -ldflags "$ldflags" -o "$BIN/sidemount" ./cmd/sidemount
 step sidemount-juicefs mount/clients/juicefs/build.sh "$BIN/sidemount-juicefs"
 step cluster env CGO_ENABLED=0 go build -C hack/cluster -trimpath -o "$BIN/cluster" ./cmd/cluster
-"$BIN/cluster" build --bin "$BIN"
+[ "$what" = images ] || "$BIN/cluster" build --bin "$BIN"

@@ -1,23 +1,27 @@
 #!/usr/bin/env bash
-# Usage: hack/preflight.sh [TOOL=PACKAGE...]
-# Says in one sentence what is missing to run a cluster on this machine, and installs what Debian has.
+# Usage: hack/preflight.sh [build] [TOOL=PACKAGE...]
+# Says in one sentence what is missing to run a cluster on this machine, or with "build" only to compile, and installs what Debian has.
 set -euo pipefail
 
 die() { echo "sidemount: $*" >&2; exit 1; }
 
+run=true
+if [ "${1:-}" = build ]; then run=false; shift; fi
 [ "$(uname -s)" = Linux ] || die "a real Kubernetes with FUSE needs Linux; this is $(uname -s)."
-[ "$(id -u)" = 0 ] || die "run this as root: it makes namespaces, mounts and cgroups."
 command -v go >/dev/null || die "Go 1.26 or newer is missing; see https://go.dev/dl."
-[ -c /dev/fuse ] || die "/dev/fuse is missing; load the fuse module or use a kernel that has it."
 want=$(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$(dirname "$0")/../go.mod")
 have=$(go env GOVERSION | sed 's/^go//')
 [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] || die "Go $want or newer is needed; this is $have."
 
-# Nodes say disk pressure, and take no pods, when less than a tenth of the disk is free (kubelet's nodefs.available<10%).
-read -r size free <<<"$(df --output=size,avail / | tail -n 1)"
-[ $((free * 100 / size)) -ge 10 ] || die "only $((free * 100 / size)) % of the disk is free; nodes refuse pods below 10 %, so free some space first."
-
-declare -A package=([gcc]=gcc [runc]=runc [busybox]=busybox-static [iptables]=iptables [ip]=iproute2 [git]=git)
+declare -A package=([gcc]=gcc [git]=git)
+if $run; then
+  [ "$(id -u)" = 0 ] || die "run this as root: it makes namespaces, mounts and cgroups."
+  [ -c /dev/fuse ] || die "/dev/fuse is missing; load the fuse module or use a kernel that has it."
+  # Nodes say disk pressure, and take no pods, when less than a tenth of the disk is free (kubelet's nodefs.available<10%).
+  read -r size free <<<"$(df --output=size,avail / | tail -n 1)"
+  [ $((free * 100 / size)) -ge 10 ] || die "only $((free * 100 / size)) % of the disk is free; nodes refuse pods below 10 %, so free some space first."
+  package+=([runc]=runc [busybox]=busybox-static [iptables]=iptables [ip]=iproute2)
+fi
 for pair in "$@"; do package[${pair%%=*}]=${pair#*=}; done
 missing=()
 for tool in "${!package[@]}"; do
