@@ -106,6 +106,37 @@ func TestTargetsOfMakeExist(t *testing.T) {
 	}
 }
 
+// imageTag is the tag of one of our images, whatever the registry.
+var imageTag = regexp.MustCompile(`sidemount/(?:sidemount|juicefs-client|csi-sidecars|\$image):([\w.]+)`)
+
+// Who copies a command gets the images that the chart asks for.
+func TestImagesHaveTheChartsVersion(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "charts", "sidemount", "Chart.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var chart struct {
+		AppVersion string `yaml:"appVersion"`
+	}
+	if err := yaml.Unmarshal(text, &chart); err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, p := range pages(t) {
+		for _, b := range p.Blocks {
+			for _, m := range imageTag.FindAllStringSubmatch(b.Text, -1) {
+				named++
+				if m[1] != chart.AppVersion {
+					t.Errorf("%s:%d: %s; the chart's version is %s", p.Path, b.Line, m[0], chart.AppVersion)
+				}
+			}
+		}
+	}
+	if named == 0 {
+		t.Error("no block names an image")
+	}
+}
+
 // languages are what a block can be: commands that are run, objects or files, and what nobody runs.
 var languages = []string{"sh", "yaml", "go", "text", ""}
 
