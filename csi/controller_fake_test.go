@@ -17,6 +17,8 @@ type memory struct {
 	mu sync.Mutex
 	// hold, if set, is entered by CreateVolume and lets it go on when closed.
 	hold, entered chan struct{}
+	// begun, if set, is the path at which a volume is being made already.
+	begun string
 	// fail, if set, is what the next command answers.
 	fail error
 	// copies is how many times a snapshot says that it is not ready.
@@ -73,6 +75,9 @@ func (m *memory) CreateVolume(_ context.Context, c admin.CreateVolume) (admin.Vo
 	}
 	if path, err = admin.CleanPath(path); err != nil {
 		return admin.Volume{}, err
+	}
+	if m.begun != "" {
+		path = m.begun
 	}
 	if v, ok := s.volumes[c.ID]; ok {
 		if v.Path != path || v.CapacityBytes != c.CapacityBytes || !sameSource(v.Source, c.Source) {

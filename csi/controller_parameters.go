@@ -183,6 +183,14 @@ func contentSource(s *spec.VolumeContentSource) (*admin.Source, error) {
 	return &source, nil
 }
 
+// accept refuses an existing volume that is not the planned one.
+func (p plan) accept(v admin.Volume, wanted size) (admin.Volume, error) {
+	if why := p.differs(v, wanted); why != "" {
+		return admin.Volume{}, fmt.Errorf("volume %s %s: %w", v.ID, why, admin.ErrExists)
+	}
+	return v, nil
+}
+
 // differs says how an existing volume is not the planned one, or "". With a pathPattern the path may be another one below the same
 // subdir: the claim's labels may have changed since.
 func (p plan) differs(v admin.Volume, wanted size) string {

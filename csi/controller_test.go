@@ -279,6 +279,20 @@ func TestLabelsMayChangeAfterwards(t *testing.T) {
 	}
 }
 
+func TestLabelsMayChangeWhileTheVolumeIsMade(t *testing.T) {
+	s := newStand(t)
+	s.memory.begun = "tenants/red/data"
+	r := request("pvc-1", "pathPattern", "${.pvc.labels.team}/${.pvc.name}", "mountOptions", "subdir=tenants")
+	if v := s.make(t, r); v.VolumeContext["subPath"] != "red/data" {
+		t.Errorf("got %v", v.VolumeContext)
+	}
+	s.memory.begun = "elsewhere/data"
+	r.Name = "pvc-2"
+	if _, err := s.CreateVolume(t.Context(), r); status.Code(err) != codes.AlreadyExists {
+		t.Errorf("a volume that was begun outside of the subdir: got %v", err)
+	}
+}
+
 func TestTenantsCannotWriteThemselvesOut(t *testing.T) {
 	s := newStand(t)
 	for _, value := range []string{"", " ", "..", "a/../..", "/a", "a/", "a//b", "a\nb", "a\x00b", "./a", "a,subdir=/", "../x", strings.Repeat("x", 256)} {

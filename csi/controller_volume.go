@@ -92,6 +92,9 @@ func (c *controller) create(ctx context.Context, p plan, wanted size) (admin.Vol
 		return admin.Volume{}, err
 	}
 	volume, err := c.admin.CreateVolume(ctx, p.command)
+	if err == nil && volume.Path != p.command.Path {
+		return p.accept(volume, wanted) // it had been begun at another path
+	}
 	if !errors.Is(err, admin.ErrExists) {
 		return volume, err
 	}
@@ -102,8 +105,8 @@ func (c *controller) create(ctx context.Context, p plan, wanted size) (admin.Vol
 	case queryErr != nil:
 		return admin.Volume{}, queryErr
 	}
-	if why := p.differs(existing, wanted); why != "" {
-		return admin.Volume{}, fmt.Errorf("volume %s %s: %w", p.command.ID, why, admin.ErrExists)
+	if _, err := p.accept(existing, wanted); err != nil {
+		return admin.Volume{}, err
 	}
 	// The record is right and the request has moved: labels of the claim have changed since, or the volume has grown. Asking
 	// with the record's own values also waits for a copy that is not complete.

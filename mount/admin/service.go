@@ -24,8 +24,9 @@ type FileSystem = mount.Volume
 // Service carries out commands. The errors of this package and mount.ErrConfig and mount.ErrUnavailable are told apart.
 type Service interface {
 	// CreateVolume makes a volume's directory, with its content if there is a Source, and its quota. The same ID with the same
-	// attributes gives the same answer again. ErrExists: the ID is there with others, or something that is no volume is at the
-	// path. ErrNotFound: the source is not there. ErrBusy: the source is still being copied.
+	// attributes gives the same answer again. One that is not complete yet keeps the path of the first call, which the answer tells.
+	// ErrExists: the ID is there with others, or something that is no volume is at the path. ErrNotFound: the source is not there.
+	// ErrBusy: the source is still being copied.
 	CreateVolume(ctx context.Context, c CreateVolume) (Volume, error)
 	// DeleteVolume returns when the volume's name is gone; its content is removed later, by itself. A volume that is not there
 	// is no error. With several volumes at one path the last one's deletion removes the directory. ErrInUse: another volume

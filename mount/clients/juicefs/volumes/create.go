@@ -88,6 +88,11 @@ func (s *Service) createVolume(ctx meta.Context, l layout, want record, mode uin
 			}
 			continue
 		}
+		if kept.State == creating {
+			// The path may come from labels that have changed since. The attempt goes on where it was begun: what it has copied is there, and
+			// a directory that it has joined is not its own to take away.
+			want.Path = kept.Path
+		}
 		if err := same(*kept, want); err != nil {
 			return r, err
 		}

@@ -95,6 +95,39 @@ func TestTheSameIDWithOtherAttributesIsRefused(t *testing.T) {
 	})
 }
 
+func TestAVolumeThatIsBeingMadeKeepsItsPath(t *testing.T) {
+	each(t, func(t *testing.T, f *fileSystem) {
+		m := f.connect()
+		s := f.serve(m)
+		touch(t, m, "blue/data/file")
+		ctx := newRequest(background)
+		l, err := s.open(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := admin.CreateVolume{ID: "a", Path: "blue/data", CapacityBytes: 1 << 20}
+		r, err := newVolume(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.claim(ctx, l.volumes, r); err != nil { // and the first call ends before the volume is there
+			t.Fatal(err)
+		}
+		later := first
+		later.Path = "red/data"
+		if v := mustCreate(t, s, later); v.Path != first.Path {
+			t.Errorf("the volume is at %q, want %q", v.Path, first.Path)
+		}
+		if got, want := tree(t, m, ""), map[string]string{"blue": "d", "blue/data": "d", "blue/data/file": "f"}; !reflect.DeepEqual(got, want) {
+			t.Errorf("there is %v, want %v", got, want)
+		}
+		if _, err := s.CreateVolume(background, later); !errors.Is(err, admin.ErrExists) {
+			t.Errorf("another path when the volume is there: %v", err)
+		}
+		mustCreate(t, s, first)
+	})
+}
+
 func TestPathsStayInside(t *testing.T) {
 	f := newFileSystem(t, "sqlite3://"+t.TempDir()+"/meta.db")
 	f.options = []string{"subdir=/tenants/one"}
