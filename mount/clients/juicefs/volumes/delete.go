@@ -42,6 +42,10 @@ func (s *Service) deleteVolume(ctx meta.Context, l layout, id string) error {
 			return err
 		}
 		if r == nil { // nothing, or a record that was never written
+			if foreignID.MatchString(id) {
+				// It may have been removed before. But a deletion does not tell the options of a StorageClass, so another driver's "subdir" is not known.
+				s.o.Log.WithField("volume", id).Warn("no such volume in the root directory, nothing is removed; a directory of the JuiceFS CSI driver below a subdir stays")
+			}
 			return s.dropRecord(ctx, l.volumes, id)
 		}
 		if r, err = s.adopt(ctx, l, *r); err != nil {

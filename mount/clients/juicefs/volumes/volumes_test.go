@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/juicedata/juicefs/pkg/meta"
+	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"github.com/sidemount/sidemount/mount/admin"
 )
@@ -268,6 +270,28 @@ func TestAVolumeOfTheOtherDriverIsServed(t *testing.T) {
 			t.Error("a directory that is no volume was deleted")
 		}
 	})
+}
+
+func TestADirectoryOfTheOtherDriverThatIsElsewhereIsLeftAndTold(t *testing.T) {
+	f := newFileSystem(t, "sqlite3://"+t.TempDir()+"/meta.db")
+	m := f.connect()
+	s := f.serve(m)
+	logger, told := logtest.NewNullLogger()
+	s.o.Log = logrus.NewEntry(logger)
+	const id = "pvc-01234567-89ab-cdef-0123-456789abcdef"
+	touch(t, m, "tenants/"+id+"/file")
+	mustDelete(t, s, id)
+	if tree(t, m, "")["tenants/"+id+"/file"] != "f" {
+		t.Error("it is gone")
+	}
+	if e := told.LastEntry(); e == nil || e.Level != logrus.WarnLevel || e.Data["volume"] != id {
+		t.Errorf("the log says %v", e)
+	}
+	told.Reset()
+	mustDelete(t, s, "never-there")
+	if e := told.LastEntry(); e != nil {
+		t.Errorf("of a volume that nobody has made the log says %q", e.Message)
+	}
 }
 
 func TestExpandRaisesAndNeverShrinks(t *testing.T) {
