@@ -60,7 +60,7 @@ func (s *Spec) vfsConfig(f meta.Format, mc *meta.Config, cc *chunk.Config) *vfs.
 		AttrTimeout: s.options.attrCache, EntryTimeout: s.options.entryCache, DirEntryTimeout: s.options.dirEntryCache,
 		NegEntryTimeout: s.options.negativeEntryCache, ReaddirCache: s.options.readdirCache,
 		PrefixInternal: s.options.prefixInternal,
-		UMask:          0xffff, // take the request's
+		UMask:          s.options.umask,
 		Pid:            os.Getpid(), PPid: os.Getppid(), Subdir: s.options.subdir,
 	}
 }

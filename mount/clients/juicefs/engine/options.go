@@ -21,7 +21,8 @@ type options struct {
 	openCacheLimit                       uint64
 
 	enableXattr, enableCap, enableSELinux, enableIoctl bool
-	prefixInternal                                     bool // the pseudo files' names begin with .jfs
+	prefixInternal                                     bool   // the pseudo files' names begin with .jfs
+	umask                                              uint16 // of new files and directories, beside the program's own. Default noUmask
 
 	ioRetries    int // Default 10
 	maxDeletes   int // Default 10
@@ -58,13 +59,16 @@ type options struct {
 	cacheExpire   time.Duration
 }
 
+// noUmask is vfs's word for "only the program's own".
+const noUmask = 0xffff
+
 func defaultOptions() options {
 	return options{
 		attrCache: time.Second, entryCache: time.Second, dirEntryCache: time.Second, openCacheLimit: 10000,
 		ioRetries: 10, maxDeletes: 10, heartbeat: 12 * time.Second, atimeMode: "noatime", skipDirNlink: 20,
 		skipDirMtime: 100 * time.Millisecond, getTimeout: time.Minute, putTimeout: time.Minute, maxUploads: 20,
 		maxStageWrite: 1000, prefetch: 1, cacheDir: "memory", cacheMode: 0o600, freeSpace: 0.1, cacheChecksum: "extend",
-		cacheEviction: "2-random", cacheScan: time.Hour,
+		cacheEviction: "2-random", cacheScan: time.Hour, umask: noUmask,
 	}
 }
 
@@ -89,6 +93,7 @@ var optionTable = map[string]option{
 	"enable-selinux":  flag(func(o *options) *bool { return &o.enableSELinux }),
 	"enable-ioctl":    flag(func(o *options) *bool { return &o.enableIoctl }),
 	"prefix-internal": flag(func(o *options) *bool { return &o.prefixInternal }),
+	"umask":           setUmask,
 
 	"io-retries":     number(func(o *options) *int { return &o.ioRetries }),
 	"max-deletes":    number(func(o *options) *int { return &o.maxDeletes }),
@@ -138,7 +143,7 @@ var aliases = map[string]string{"attrcacheto": "attr-cache", "entrycacheto": "en
 var without = map[string]bool{
 	"allow_other": true, "allow_root": true, "default_permissions": true, "nonempty": true, "rw": true, "exec": true, "dev": true,
 	"suid": true, "nodev": true, "nosuid": true, "_netdev": true, "defaults": true, "remount": true, "async": true, "dirsync": true, "atime": true,
-	"noatime": true, "relatime": true, "strictatime": true, "diratime": true, "nodiratime": true, "fsname": true, "max_read": true,
+	"noatime": true, "relatime": true, "strictatime": true, "diratime": true, "nodiratime": true, "fsname": true, "max_read": true, "async_dio": true,
 	"max-fuse-io": true, "writeback_cache": true, "disable-transparent-hugepage": true, "background": true, "d": true, "foreground": true, "f": true,
 	"log": true, "log-level": true, "log-id": true, "no-syslog": true, "no-color": true, "verbose": true, "v": true, "debug": true, "trace": true,
 	"quiet": true, "q": true,
@@ -153,7 +158,6 @@ var refused = map[string]string{
 	"root-squash":            squash,
 	"all-squash":             squash,
 	"non-default-permission": "the kernel checks permissions here",
-	"umask":                  "the kernel has applied the program's own umask before the client sees a request; set it in the program",
 	"noexec":                 "the mount allows execution; set it where a program must not be run by other means",
 	"sync":                   "a write is stored by fsync and close; open files with O_SYNC",
 }
@@ -276,6 +280,15 @@ func setCacheMode(o *options, value string) error {
 		return fmt.Errorf("%q is not an octal file mode", value)
 	}
 	o.cacheMode = uint32(v)
+	return nil
+}
+
+func setUmask(o *options, value string) error {
+	v, err := strconv.ParseUint(value, 8, 12)
+	if err != nil {
+		return fmt.Errorf("%q is not an octal umask", value)
+	}
+	o.umask = uint16(v)
 	return nil
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // mountFlags are the names of the flags of `juicefs mount` 1.3.1, with a value for those that need one: cmd/mount_unix.go mountFlags and fuseFlags,
-// cmd/flags.go clientFlags, shareInfoFlags and globalFlags, cmd/main.go handleSysMountArgs and pkg/fuse GenFuseOpt.
+// cmd/flags.go clientFlags, shareInfoFlags and globalFlags, cmd/main.go handleSysMountArgs and pkg/fuse Serve.
 var mountFlags = strings.Fields(`
 	f foreground d background no-syslog log=/tmp/log force update-fstab disable-transparent-hugepage
 	enable-xattr enable-cap enable-selinux enable-ioctl root-squash=1:1 all-squash=1:1 prefix-internal non-default-permission
@@ -24,7 +24,7 @@ var mountFlags = strings.Fields(`
 	cache-scan-interval=1h cache-expire=0
 	metrics=:9567 custom-labels=a:b consul=:8500 no-usage-report
 	verbose debug v quiet q trace log-level=info log-id=random no-agent pyroscope=:4040 no-color
-	attrcacheto=1 entrycacheto=1 direntrycacheto=1 _netdev rw defaults remount allow_other fsname=a writeback_cache`)
+	attrcacheto=1 entrycacheto=1 direntrycacheto=1 _netdev rw defaults remount allow_other fsname=a writeback_cache async_dio`)
 
 func TestEveryMountOptionOfJuiceFSIsKnown(t *testing.T) {
 	for _, one := range mountFlags {

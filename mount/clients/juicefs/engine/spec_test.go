@@ -39,6 +39,7 @@ func TestParseNamesWhatIsWrong(t *testing.T) {
 		{"bad option", "options", "buffer-size=much", `mount option "buffer-size": "much"`},
 		{"bad choice", "options", "atime-mode=sometimes", "none of noatime, relatime, strictatime"},
 		{"no value", "options", "subdir", "needs a value"},
+		{"bad umask", "options", "umask=9", "not an octal umask"},
 		{"relative cache", "options", "cache-dir=cache", "absolute paths"},
 	}
 	for _, tt := range tests {

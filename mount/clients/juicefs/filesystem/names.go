@@ -17,17 +17,25 @@ func (fs *FileSystem) reply(ctx *request, parent uint64, name string, e *meta.En
 	return fs.putEntry(ctx, e, out)
 }
 
+// umask is what JuiceFS takes away from a new node's mode: the option's, or the program's own, which the kernel has taken away already.
+func (fs *FileSystem) umask(program uint32) uint16 {
+	if own := fs.vfs.Conf.UMask; own <= 0o777 {
+		return own
+	}
+	return uint16(program)
+}
+
 // Mknod implements fuse.RawFileSystem.
 func (fs *FileSystem) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
-	e, err := fs.vfs.Mknod(ctx, Ino(in.NodeId), name, uint16(in.Mode), uint16(in.Umask), in.Rdev)
+	e, err := fs.vfs.Mknod(ctx, Ino(in.NodeId), name, uint16(in.Mode), fs.umask(in.Umask), in.Rdev)
 	return fs.reply(ctx, in.NodeId, name, e, err, out)
 }
 
 // Mkdir implements fuse.RawFileSystem.
 func (fs *FileSystem) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
-	e, err := fs.vfs.Mkdir(ctx, Ino(in.NodeId), name, uint16(in.Mode), uint16(in.Umask))
+	e, err := fs.vfs.Mkdir(ctx, Ino(in.NodeId), name, uint16(in.Mode), fs.umask(in.Umask))
 	return fs.reply(ctx, in.NodeId, name, e, err, out)
 }
 
@@ -98,7 +106,7 @@ func (fs *FileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fu
 
 func (fs *FileSystem) create(ctx *request, in *fuse.CreateIn, name string, flags uint32, out *fuse.CreateOut) fuse.Status {
 	since := fs.removals.watch()
-	e, fh, err := fs.vfs.Create(ctx, Ino(in.NodeId), name, uint16(in.Mode), uint16(in.Umask), flags)
+	e, fh, err := fs.vfs.Create(ctx, Ino(in.NodeId), name, uint16(in.Mode), fs.umask(in.Umask), flags)
 	if err == 0 && name != "" {
 		err = fs.verify(ctx, e.Inode, fh, since)
 	}

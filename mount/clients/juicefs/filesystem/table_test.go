@@ -426,6 +426,26 @@ func openFlags(t *testing.T, dir string) {
 	}
 }
 
+func TestOptionsForNewNodesAndPseudoFiles(t *testing.T) {
+	mnt := startMount(t, sqliteVolume(t.TempDir(), "umask=027", "prefix-internal"))
+	check(t, os.Mkdir(filepath.Join(mnt, "dir"), 0o777))
+	write(t, filepath.Join(mnt, "file"), "text")
+	check(t, unix.Mknod(filepath.Join(mnt, "fifo"), unix.S_IFIFO|0o666, 0))
+	for name, want := range map[string]fs.FileMode{"dir": 0o750, "file": 0o640, "fifo": 0o640} {
+		info, err := os.Stat(filepath.Join(mnt, name))
+		check(t, err)
+		if got := info.Mode().Perm(); got != want {
+			t.Errorf("%s has mode %o, want %o", name, got, want)
+		}
+	}
+	if text := read(t, filepath.Join(mnt, ".jfs.config")); !strings.Contains(text, "testfs") {
+		t.Errorf("the configuration is %q", text)
+	}
+	if _, err := os.Stat(filepath.Join(mnt, ".config")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the plain name: %v", err)
+	}
+}
+
 func truncateUnlinked(t *testing.T, dir string) {
 	f := create(t, filepath.Join(dir, "file"))
 	defer f.Close()
