@@ -23,7 +23,7 @@
 // kernel, with the same effect. A record is dropped only after a flush that began when the write was already in JuiceFS's
 // buffer. A flush that fails for good drops its records too once a request gets the error, which JuiceFS keeps for every later write,
 // fsync and close of the inode. A flush that JuiceFS gave up waiting for drops nothing, since its uploads go on and that error is
-// kept nowhere; a request that must come after the logged writes fails with it.
+// kept nowhere; a request that changes bytes or length, and so must come after the logged writes, fails with it.
 //
 // Other clients of the volume see the order that JuiceFS promises, close-to-open: a write that is neither flushed nor closed
 // may reach them up to flushAge plus the pause of a restart later.

@@ -106,8 +106,11 @@ func (s *stuck) fsync() fuse.Status {
 	return s.fs.Fsync(nil, &fuse.FsyncIn{InHeader: s.file, Fh: s.handle})
 }
 
-func (s *stuck) truncate() fuse.Status {
-	in := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: s.file, Valid: fuse.FATTR_SIZE}}
+func (s *stuck) truncate() fuse.Status { return s.set(fuse.FATTR_SIZE) }
+
+// set makes an attribute zero.
+func (s *stuck) set(attribute uint32) fuse.Status {
+	in := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: s.file, Valid: attribute}}
 	return s.fs.SetAttr(nil, &in, new(fuse.AttrOut))
 }
 
@@ -165,6 +168,14 @@ func TestWritesOutliveAFlushThatJuiceFSGivesUp(t *testing.T) {
 		close(s.store.gate)
 		s.want("fsync once the storage answers", s.fsync(), fuse.OK)
 		s.wantReplay("after fsync", "")
+	})
+}
+
+func TestATimeMayBeSetWhileTheStorageIsAway(t *testing.T) {
+	inOwnTime(t, func(s *stuck) {
+		<-time.After(5*time.Minute + 30*time.Second)
+		s.want("set the time of change", s.set(fuse.FATTR_MTIME), fuse.OK)
+		s.wantReplay("afterwards", stuckText)
 	})
 }
 
