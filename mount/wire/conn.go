@@ -77,10 +77,10 @@ func (c *Conn) Send(ctx context.Context, m Message, with ...*os.File) error {
 func (c *Conn) Receive(ctx context.Context) (Message, []*os.File, error) {
 	defer c.bound(ctx, c.file.SetReadDeadline)()
 	var b []byte
-	var got []*os.File
+	var numbers []int
 	var err error
 	if werr := c.raw.Read(func(fd uintptr) bool {
-		b, got, err = receive(int(fd))
+		b, numbers, err = receive(int(fd))
 		return err != unix.EAGAIN
 	}); werr != nil {
 		err = unusable(werr)
@@ -92,18 +92,22 @@ func (c *Conn) Receive(ctx context.Context) (Message, []*os.File, error) {
 		return Message{}, nil, fmt.Errorf("receive: %w", because(ctx, err))
 	}
 	m, err := Decode(b)
-	if err == nil && len(got) != files[m.Type] {
-		err = fmt.Errorf("%s with %d files: %w", m.Type, len(got), ErrProtocol)
+	if err == nil && len(numbers) != files[m.Type] {
+		err = fmt.Errorf("%s with %d files: %w", m.Type, len(numbers), ErrProtocol)
 	}
 	if err != nil {
-		CloseAll(got)
+		closeNumbers(numbers)
 		return Message{}, nil, err
+	}
+	got, err := ownAll(numbers)
+	if err != nil {
+		return Message{}, nil, fmt.Errorf("%s: %w", m.Type, err)
 	}
 	return m, got, nil
 }
 
 // receive takes one datagram without waiting. Whatever files came with it are returned or closed.
-func receive(fd int) ([]byte, []*os.File, error) {
+func receive(fd int) ([]byte, []int, error) {
 	var size int
 	err := retry(func() (err error) {
 		size, _, err = unix.Recvfrom(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
@@ -134,32 +138,10 @@ func receive(fd int) ([]byte, []*os.File, error) {
 		err = fmt.Errorf("more than %d files: %w", maxFiles, ErrProtocol)
 	}
 	if err != nil {
-		CloseAll(got)
+		closeNumbers(got)
 		return nil, nil, err
 	}
 	return b[:n], got, nil
-}
-
-// parseRights collects every file of every control message before it judges any, so that none can be missed.
-func parseRights(oob []byte) ([]*os.File, error) {
-	if len(oob) == 0 {
-		return nil, nil
-	}
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, fmt.Errorf("control message: %w", ErrProtocol)
-	}
-	var got []*os.File
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			got = append(got, os.NewFile(uintptr(fd), "received"))
-		}
-	}
-	return got, nil
 }
 
 // bound makes an operation end with ctx; the function that it returns must run afterwards.
