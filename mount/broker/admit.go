@@ -134,15 +134,30 @@ func (s *session) refuse(ctx context.Context, conn *wire.Conn, cause wire.Cause,
 	_ = conn.Send(ctx, wire.Message{Type: wire.Refused, Cause: cause, Text: err.Error()})
 }
 
-// claim makes a the session's agent, if there is none and it may be.
+// claim makes a the session's agent, if there is none and it may be. Only an agent that may have the session can start the wait that ends with its loss.
 func (s *session) claim(ctx context.Context, a *agent, m wire.Message) error {
 	if m.Type == wire.Hello {
+		s.mu.Lock()
+		err := s.admits(m)
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
 		if err := s.awaitFiles(ctx); err != nil {
 			return err
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.admits(m); err != nil {
+		return err
+	}
+	s.agent = a
+	return nil
+}
+
+// admits tells whether an agent may have the session now. The caller holds mu.
+func (s *session) admits(m wire.Message) error {
 	switch {
 	case m.Type == wire.Hello && s.switching:
 		return fmt.Errorf("the session is being taken over: %w", errNotTurn)
@@ -151,7 +166,6 @@ func (s *session) claim(ctx context.Context, a *agent, m wire.Message) error {
 	case s.agent != nil:
 		return errors.New("the session has an agent already")
 	}
-	s.agent = a
 	return nil
 }
 
