@@ -22,6 +22,9 @@ const (
 	sendTimeout = time.Second
 	// impatience is how long a restored session waits for its old agent when a new one is there already.
 	impatience = 2 * time.Second
+	// firstRetry and longestRetry are the pauses after an accept that has failed.
+	firstRetry   = 10 * time.Millisecond
+	longestRetry = time.Second
 	// peers is how many connections a session handles at once; there is one agent, and perhaps the next.
 	peers = 4
 )
@@ -57,11 +60,8 @@ func (a *agent) tell(ctx context.Context, m wire.Message, files ...*os.File) err
 func (s *session) accept(ctx context.Context, running *sync.WaitGroup) {
 	room := make(chan struct{}, peers)
 	for {
-		conn, err := s.listener.Accept()
+		conn, err := s.awaitPeer(ctx)
 		if err != nil {
-			if ctx.Err() == nil && !errors.Is(err, os.ErrClosed) {
-				s.log.WithError(err).Error("accept agents")
-			}
 			return
 		}
 		select {
@@ -75,6 +75,24 @@ func (s *session) accept(ctx context.Context, running *sync.WaitGroup) {
 			defer conn.Close()
 			s.meet(ctx, conn)
 		})
+	}
+}
+
+// awaitPeer returns the next connection; the error is that there will be none. What else an accept can fail by passes: the process or the machine has no file, or no memory, left.
+func (s *session) awaitPeer(ctx context.Context) (*wire.Conn, error) {
+	for pause := firstRetry; ; pause = min(2*pause, longestRetry) {
+		conn, err := s.listener.Accept()
+		if err == nil || ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
+			return conn, err
+		}
+		if pause == firstRetry {
+			s.log.WithError(err).Error("accept agents")
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
 	}
 }
 
