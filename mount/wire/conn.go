@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -48,28 +47,45 @@ func (c *Conn) Send(ctx context.Context, m Message, with ...*os.File) error {
 	if want := files[m.Type]; len(with) != want {
 		return fmt.Errorf("send %s with %d files, not %d: %w", m.Type, len(with), want, ErrProtocol)
 	}
-	fds := make([]int, len(with))
-	for i, f := range with {
-		fds[i] = int(f.Fd())
-	}
-	var rights []byte
-	if len(fds) > 0 {
-		rights = unix.UnixRights(fds...)
-	}
 	c.send.Lock()
 	defer c.send.Unlock()
 	defer c.bound(ctx, c.file.SetWriteDeadline)()
+	if err := holding(with, nil, func(numbers []int) error { return c.write(b, numbers) }); err != nil {
+		return fmt.Errorf("send %s: %w", m.Type, because(ctx, err))
+	}
+	return nil
+}
+
+// holding calls do with the numbers of files. They stay those files' until it returns: one that somebody closes meanwhile is closed afterwards, and os.ErrClosed is
+// returned for one that was closed before. A number without its file could be anybody's by the time that it is sent.
+func holding(files []*os.File, numbers []int, do func(numbers []int) error) error {
+	if len(files) == 0 {
+		return do(numbers)
+	}
+	raw, err := files[0].SyscallConn()
+	if err == nil {
+		var done error
+		if err = raw.Control(func(fd uintptr) { done = holding(files[1:], append(numbers, int(fd)), do) }); err == nil {
+			return done
+		}
+	}
+	return fmt.Errorf("use %s: %w", files[0].Name(), os.ErrClosed)
+}
+
+// write puts one datagram into the socket. It waits for room until the deadline.
+func (c *Conn) write(b []byte, numbers []int) error {
+	var rights []byte
+	if len(numbers) > 0 {
+		rights = unix.UnixRights(numbers...)
+	}
+	var err error
 	if werr := c.raw.Write(func(fd uintptr) bool {
 		err = retry(func() error { return unix.Sendmsg(int(fd), b, rights, nil, unix.MSG_NOSIGNAL) })
 		return err != unix.EAGAIN
 	}); werr != nil {
-		err = unusable(werr)
+		return unusable(werr)
 	}
-	runtime.KeepAlive(with)
-	if err != nil {
-		return fmt.Errorf("send %s: %w", m.Type, because(ctx, err))
-	}
-	return nil
+	return err
 }
 
 // Receive waits for the next message until ctx ends. The files belong to the caller; on error there are none. io.EOF means that the other end has hung up.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,45 @@ func TestFilesTravel(t *testing.T) {
 	b := make([]byte, 1)
 	if _, err := r.Read(b); err != nil || b[0] != 'x' {
 		t.Errorf("the file that arrived is not the one that was sent: %v", err)
+	}
+}
+
+// A file that somebody closes while it is being sent keeps its number until it has been.
+func TestSendHoldsItsFiles(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	closed := make(chan struct{})
+	err = holding([]*os.File{w, r}, nil, func(numbers []int) error {
+		if len(numbers) != 2 {
+			t.Fatalf("got %d numbers", len(numbers))
+		}
+		go func() {
+			defer close(closed)
+			r.Close()
+		}()
+		for r.SetReadDeadline(time.Time{}) == nil { // until it is being closed
+			runtime.Gosched()
+		}
+		other, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		if int(other.Fd()) == numbers[1] {
+			t.Error("another file has got the number")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-closed
+	c, _ := pair(t)
+	if err := c.Send(within(t), Message{Type: Back, Request: 1}, r); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("got %v for a closed file, want ErrClosed", err)
 	}
 }
 
