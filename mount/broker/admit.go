@@ -36,6 +36,8 @@ type agent struct {
 	process *os.File
 	// heard is when it last answered a ping.
 	heard time.Time
+	// followed: it has got its answer, and is listened to.
+	followed bool
 	// generation is its place among the agents of the session.
 	generation int
 	// resent and replayed are what it has told last, once it is counted. What one that returned has told an earlier broker is counted there.

@@ -24,6 +24,9 @@ func (s *session) follow(ctx context.Context, a *agent) {
 	defer probing.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.mu.Lock()
+	a.followed, a.heard = true, time.Now()
+	s.mu.Unlock()
 	for {
 		m, got, err := a.conn.Receive(ctx)
 		if err != nil {

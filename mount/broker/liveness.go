@@ -58,18 +58,22 @@ func (s *session) watchOver(ctx context.Context) {
 // jitter spreads the checks of many sessions.
 func jitter(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) }
 
-// ping asks the agent for a sign of life. An agent that has given none for long is killed: its container starts another one.
+// ping asks the agent for a sign of life. An agent that has given none for long is killed: its container starts another one. One that has not been answered itself yet is
+// left alone, and so is everybody while the session changes hands, which has deadlines of its own.
 func (s *session) ping(ctx context.Context) (a *agent, serving bool) {
 	s.mu.Lock()
 	a = s.agent
 	serving = s.ready && !s.ending
-	known := s.client.Phase != "" && !s.switching
 	var silent time.Duration
-	if a != nil {
+	if a != nil && s.switching {
+		a.heard = time.Now()
+	}
+	awaited := a != nil && a.followed && !s.switching
+	if awaited {
 		silent = time.Since(a.heard)
 	}
 	s.mu.Unlock()
-	if a == nil || !known {
+	if !awaited {
 		return nil, false
 	}
 	if silent > deaf*s.b.o.Liveness {
