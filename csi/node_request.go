@@ -147,7 +147,7 @@ func (n *Node) source(ctx context.Context, p publication) (sidecar.Source, error
 	return s, secretGiven(s, p)
 }
 
-// lookUp reads what the request does not tell: the annotations of the claim, and the Secret's name for error messages. The
+// lookUp reads what the request does not tell: the annotations of PersistentVolume and claim, and the Secret's name for error messages. The
 // kubelet's path names the PersistentVolume, and that names the claim, so that two objects are read and nothing is listed.
 func (n *Node) lookUp(ctx context.Context, p publication, s *sidecar.Source) error {
 	s.PersistentVolume = p.target.volume
@@ -158,41 +158,35 @@ func (n *Node) lookUp(ctx context.Context, p publication, s *sidecar.Source) err
 		return nil // it was deleted while its pod lives, and the request still says what it was
 	}
 	if err != nil {
-		return unread(s.Object, err)
+		return sidecar.Unread(s.Object, err)
 	}
 	if pv.Spec.CSI == nil || pv.Spec.CSI.VolumeHandle != string(p.volume) {
 		return nil
 	}
-	// The kubelet repeats the options that it has read first. Those of the annotation, which are older than the field, only it knows.
-	if pv.Annotations[corev1.MountOptionAnnotation] == "" {
-		s.MountOptions = slices.Clone(pv.Spec.MountOptions)
+	claim, err := n.claimOf(ctx, pv)
+	if err != nil {
+		return err
 	}
-	if pv.Spec.ClaimRef == nil {
-		return nil
-	}
-	if ref := pv.Spec.CSI.NodePublishSecretRef; ref != nil {
-		s.SecretObject = "Secret " + ref.Namespace + "/" + ref.Name
-	}
-	ref := pv.Spec.ClaimRef
-	object := "PersistentVolumeClaim " + ref.Namespace + "/" + ref.Name
-	claim, err := n.options.Objects.PersistentVolumeClaim(ctx, ref.Namespace, ref.Name)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil
-	case err != nil:
-		return unread(object, err)
-	case ref.UID != "" && claim.UID != "" && ref.UID != claim.UID:
-		return nil // a later claim of the same name
-	}
-	s.Claim, s.Annotations, s.AnnotationsObject = claim.Name, claim.Annotations, object
+	s.Fill(pv, claim)
 	return nil
 }
 
-func unread(object string, err error) error {
-	return &sidecar.Error{
-		Reason: sidecar.ReasonUnavailable, Object: object, Message: "cannot be read: " + err.Error(), Transient: true, Err: err,
-		Cure: "allow the driver's service account to get it, or wait until the API server answers",
+// claimOf reads the claim of a PersistentVolume, nil if it is not there.
+func (n *Node) claimOf(ctx context.Context, pv *corev1.PersistentVolume) (*corev1.PersistentVolumeClaim, error) {
+	ref := pv.Spec.ClaimRef
+	if ref == nil {
+		return nil, nil
 	}
+	claim, err := n.options.Objects.PersistentVolumeClaim(ctx, ref.Namespace, ref.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, sidecar.Unread("PersistentVolumeClaim "+ref.Namespace+"/"+ref.Name, err)
+	case ref.UID != "" && claim.UID != "" && ref.UID != claim.UID:
+		return nil, nil // a later claim of the same name
+	}
+	return claim, nil
 }
 
 // secretGiven refuses a volume without the Secret that its client needs, in other words than those for a Secret that is empty.

@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sidemount/sidemount/mount"
+	"github.com/sidemount/sidemount/sidecar"
 )
 
 const shared = spec.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER
@@ -463,6 +464,36 @@ func TestAnnotationsOfTheClaimCostTwoReadsAndARepetitionNone(t *testing.T) {
 	refused(t, r.publish(r.request("vol-1", second)), codes.Unavailable, "PersistentVolume pv-1", "no route to host")
 	r.mustPublish(r.request("vol-1", target))
 	r.mustUnpublish("vol-1", second)
+	r.mustUnpublish("vol-1", target)
+}
+
+func TestAnnotationsOfTheVolumeChooseTheClient(t *testing.T) {
+	r := newRig(t)
+	r.objects.bind("pv-1", "vol-1", nil)
+	r.objects.pvs["pv-1"].Annotations = map[string]string{sidecar.ImageAnnotation: "registry.example/client:mine", sidecar.OptionsAnnotation: "ro"}
+	target := r.target("pod-1", "pv-1")
+	r.mustPublish(r.request("vol-1", target))
+	if got := r.host.Pods.All()[0].Spec.Containers[0].Image; got != "registry.example/client:mine" {
+		t.Errorf("image %s", got)
+	}
+	if err := os.WriteFile(filepath.Join(target, "no"), nil, 0o666); !errors.Is(err, unix.EROFS) {
+		t.Errorf("writing with option ro: %v", err)
+	}
+	r.mustUnpublish("vol-1", target)
+}
+
+func TestOptionsOfTheOlderAnnotationAreFollowed(t *testing.T) {
+	r := newRig(t)
+	r.objects.bind("pv-1", "vol-1", nil)
+	r.objects.pvs["pv-1"].Spec.MountOptions = []string{"unknown to the kubelet then"}
+	r.objects.pvs["pv-1"].Annotations = map[string]string{corev1.MountOptionAnnotation: "ro"}
+	target := r.target("pod-1", "pv-1")
+	request := r.request("vol-1", target)
+	request.VolumeCapability = capability(shared, "ro")
+	r.mustPublish(request)
+	if err := os.WriteFile(filepath.Join(target, "no"), nil, 0o666); !errors.Is(err, unix.EROFS) {
+		t.Errorf("writing with option ro: %v", err)
+	}
 	r.mustUnpublish("vol-1", target)
 }
 

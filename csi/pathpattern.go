@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/sidemount/sidemount/sidecar"
 )
 
 // Claims reads single claims.
@@ -179,7 +181,7 @@ func goneOrUnread(object string, err error) error {
 	if apierrors.IsNotFound(err) {
 		return status.Error(codes.FailedPrecondition, object+" is gone")
 	}
-	return unread(object, err)
+	return sidecar.Unread(object, err)
 }
 
 // owner names the object that a template speaks of.

@@ -120,7 +120,7 @@ func (n *Node) ownSidecar(ctx context.Context, p publication, wanted func(sideca
 	case apierrors.IsNotFound(err):
 		return nil, status.Errorf(codes.Unavailable, "%s is not there any more", object)
 	case err != nil:
-		return nil, unread(object, err)
+		return nil, sidecar.Unread(object, err)
 	case pod.Annotations[corev1.MirrorPodAnnotationKey] != "":
 		return nil, nil // nobody injects a static pod
 	case pod.UID != p.target.pod || pod.UID != p.podUID:

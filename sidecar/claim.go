@@ -41,7 +41,6 @@ func (r *Resolver) claimSource(ctx context.Context, pod *corev1.Pod, volume, nam
 			Cure:    "name a Secret with the volume's credentials there; in a StorageClass set csi.storage.k8s.io/node-publish-secret-name and -namespace",
 		}
 	}
-	src.SecretObject = secretObject(ref.Namespace, ref.Name)
 	src.Secret, err = r.secret(ctx, ref.Namespace, ref.Name, src.Object+" names it in spec.csi.nodePublishSecretRef")
 	return src, err
 }
@@ -49,22 +48,33 @@ func (r *Resolver) claimSource(ctx context.Context, pod *corev1.Pod, volume, nam
 // boundSource is the volume that a claim is bound to, without its Secret.
 func boundSource(volume string, claim *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume, readOnly bool) Source {
 	s := Source{
-		Name:              volume,
-		Handle:            pv.Spec.CSI.VolumeHandle,
-		Claim:             claim.Name,
-		PersistentVolume:  pv.Name,
-		Object:            volumeObject(pv.Name),
-		AttributesField:   "spec.csi.volumeAttributes",
-		Attributes:        pv.Spec.CSI.VolumeAttributes,
-		MountOptions:      pv.Spec.MountOptions,
-		MountOptionsField: "spec.mountOptions",
-		ReadOnly:          readOnly || pv.Spec.CSI.ReadOnly || onlyReaders(claim.Spec.AccessModes) || onlyReaders(pv.Spec.AccessModes),
-		Alone:             slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteOncePod),
-		Annotations:       claim.Annotations,
-		AnnotationsObject: claimObject(claim.Namespace, claim.Name),
+		Name:     volume,
+		ReadOnly: readOnly || pv.Spec.CSI.ReadOnly || onlyReaders(claim.Spec.AccessModes) || onlyReaders(pv.Spec.AccessModes),
+		Alone:    slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteOncePod),
+	}
+	s.Fill(pv, claim)
+	return s
+}
+
+// Fill takes over what a PersistentVolume of ours and its claim say of a volume, but for the access to it. Attributes that are there already are the
+// PersistentVolume's, as the kubelet repeats them. claim is nil where it cannot be had.
+func (s *Source) Fill(pv *corev1.PersistentVolume, claim *corev1.PersistentVolumeClaim) {
+	s.Handle, s.PersistentVolume, s.Object = pv.Spec.CSI.VolumeHandle, pv.Name, volumeObject(pv.Name)
+	s.AttributesField, s.MountOptionsField = "spec.csi.volumeAttributes", "spec.mountOptions"
+	if s.Attributes == nil {
+		s.Attributes = pv.Spec.CSI.VolumeAttributes
+	}
+	s.MountOptions = pv.Spec.MountOptions
+	if older := pv.Annotations[corev1.MountOptionAnnotation]; older != "" { // for the kubelet too it takes the field's place
+		s.MountOptions, s.MountOptionsField = []string{older}, "metadata.annotations["+corev1.MountOptionAnnotation+"]"
+	}
+	if ref := pv.Spec.CSI.NodePublishSecretRef; ref != nil && ref.Name != "" {
+		s.SecretObject = secretObject(ref.Namespace, ref.Name)
+	}
+	if claim != nil {
+		s.Claim, s.Annotations, s.AnnotationsObject = claim.Name, claim.Annotations, claimObject(claim.Namespace, claim.Name)
 	}
 	s.applyWish(pv.Annotations)
-	return s
 }
 
 func (r *Resolver) claim(ctx context.Context, pod *corev1.Pod, volume, name string, forPod bool) (*corev1.PersistentVolumeClaim, error) {
@@ -84,7 +94,7 @@ func (r *Resolver) claim(ctx context.Context, pod *corev1.Pod, volume, name stri
 			Cure:    "create the claim in namespace " + pod.Namespace + ", or correct claimName in the pod",
 		}
 	case err != nil:
-		return nil, unread(object, err)
+		return nil, Unread(object, err)
 	}
 	if forPod {
 		if err := ephemeral.VolumeIsForPod(pod, claim); err != nil {
@@ -160,7 +170,7 @@ func (r *Resolver) volume(ctx context.Context, claim *corev1.PersistentVolumeCla
 		}
 	}
 	if err != nil {
-		return nil, unread(volumeObject(name), err)
+		return nil, Unread(volumeObject(name), err)
 	}
 	if err := r.served(pv, claim); err != nil {
 		return nil, err
@@ -233,13 +243,13 @@ func onlyReaders(modes []corev1.PersistentVolumeAccessMode) bool {
 	return len(modes) > 0 && !slices.ContainsFunc(modes, func(m corev1.PersistentVolumeAccessMode) bool { return m != corev1.ReadOnlyMany })
 }
 
-// unread is the error for an object that may well exist. A node is forbidden to read an object until the API server has
+// Unread is the error for an object that may well exist. A node is forbidden to read an object until the API server has
 // seen that a pod on the node needs it, so that Forbidden is worth another attempt too.
-func unread(object string, err error) error {
+func Unread(object string, err error) error {
 	e := &Error{Reason: ReasonUnavailable, Object: object, Transient: true, Err: err}
 	if apierrors.IsForbidden(err) {
-		e.Message = "may not be read by this node"
-		e.Cure = "wait a moment if the pod has just been scheduled; otherwise allow the node to get it"
+		e.Message = "may not be read"
+		e.Cure = "wait a moment if the pod has just been scheduled; otherwise allow the node, or the driver's service account, to get it"
 		return e
 	}
 	e.Message = "cannot be read: " + err.Error()

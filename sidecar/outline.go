@@ -121,7 +121,7 @@ func (r *Resolver) outlineClaim(ctx context.Context, pod *corev1.Pod, volume str
 		return Source{}, errUnread
 	}
 	if err != nil {
-		return Source{}, unread(claimObject(pod.Namespace, ref.ClaimName), err)
+		return Source{}, Unread(claimObject(pod.Namespace, ref.ClaimName), err)
 	}
 	if claim.Spec.VolumeName == "" {
 		return r.outlineClass(ctx, volume, claim, ref.ReadOnly)
@@ -131,7 +131,7 @@ func (r *Resolver) outlineClaim(ctx context.Context, pod *corev1.Pod, volume str
 		return Source{}, errUnread
 	}
 	if err != nil {
-		return Source{}, unread(volumeObject(claim.Spec.VolumeName), err)
+		return Source{}, Unread(volumeObject(claim.Spec.VolumeName), err)
 	}
 	if err := r.served(pv, claim); err != nil {
 		return Source{}, err
@@ -156,7 +156,7 @@ func (r *Resolver) outlineClass(ctx context.Context, volume string, claim *corev
 		return Source{}, errUnread
 	}
 	if err != nil {
-		return Source{}, unread("StorageClass "+name, err)
+		return Source{}, Unread("StorageClass "+name, err)
 	}
 	if !slices.Contains(r.drivers, class.Provisioner) {
 		return Source{}, &Error{Reason: ReasonForeignDriver, Object: claimObject(claim.Namespace, claim.Name), Message: "has a class of another provisioner"}

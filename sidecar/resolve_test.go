@@ -219,7 +219,7 @@ var refusals = []struct {
 			return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, name, errors.New("no relationship found"))
 		}
 	}, ReasonUnavailable, true,
-		"PersistentVolumeClaim shop/data may not be read by this node; wait a moment if the pod has just been scheduled; otherwise allow the node to get it"},
+		"PersistentVolumeClaim shop/data may not be read; wait a moment if the pod has just been scheduled; otherwise allow the node, or the driver's service account, to get it"},
 	{"volume unreadable", func(c *cluster) { c.failOn("persistentvolumes") }, ReasonUnavailable, true,
 		"PersistentVolume pv-data cannot be read: the server is silent; wait until the API server answers"},
 	{"secret unreadable", func(c *cluster) { c.failOn("secrets") }, ReasonUnavailable, true,

@@ -45,7 +45,7 @@ func (r *Resolver) secret(ctx context.Context, namespace, name, why string) (map
 		}
 	}
 	if err != nil {
-		return nil, unread(object, err)
+		return nil, Unread(object, err)
 	}
 	data := make(map[string]string, len(s.Data)+len(s.StringData))
 	for k, v := range s.Data {

@@ -7,7 +7,7 @@ import (
 )
 
 // Annotations of a PersistentVolume that say which client serves it. Unlike the rest of a PersistentVolume they can be changed while it is in use, and
-// running clients follow. Only those who may write PersistentVolumes decide what code gets a volume's Secret.
+// running sidecars of a virtual node follow; a Mount Pod has what they said when it was made. Only those who may write PersistentVolumes decide what code gets a volume's Secret.
 const (
 	// ImageAnnotation is the client's image; it wins over the volume's attributes.
 	ImageAnnotation = "sidemount.io/client-image"
