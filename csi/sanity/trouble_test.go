@@ -1,6 +1,7 @@
 package sanity
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"io/fs"
@@ -37,14 +38,49 @@ func (d *driver) publish(secret map[string]string, volume string) (target string
 		},
 		VolumeContext: map[string]string{"juicefs/host-path": d.storage},
 	})
-	d.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if _, err := client.NodeUnpublishVolume(ctx, &spec.NodeUnpublishVolumeRequest{VolumeId: volume, TargetPath: target}); err != nil {
-			d.t.Errorf("unpublish: %v", err)
-		}
-	})
+	d.t.Cleanup(func() { d.unpublish(client, volume, target) })
 	return target, err
+}
+
+// unpublish takes a volume away again, as often as it is called.
+func (d *driver) unpublish(client spec.NodeClient, volume, target string) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if _, err := client.NodeUnpublishVolume(ctx, &spec.NodeUnpublishVolumeRequest{VolumeId: volume, TargetPath: target}); err != nil {
+		d.t.Errorf("unpublish: %v", err)
+	}
+}
+
+// writer starts a process that has written to a file of the volume and keeps it open, and returns what kills it and waits for its end.
+func (d *driver) writer(path string) (kill func()) {
+	d.t.Helper()
+	cmd := exec.Command("sh", "-c", `exec >"$1" && head -c 100000 /dev/zero && echo written >&2 && exec sleep 600`, "writer", path)
+	written, err := cmd.StderrPipe()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(written).ReadString('\n'); err != nil || line != "written\n" {
+		d.t.Errorf("writer: %q, %v", line, err)
+	}
+	ended := make(chan struct{})
+	return func() {
+		_ = cmd.Process.Kill()
+		go func() {
+			defer close(ended)
+			_ = cmd.Wait() // it was killed
+		}()
+		d.t.Cleanup(func() {
+			select {
+			case <-ended:
+			case <-time.After(30 * time.Second):
+				d.t.Error("a process that had a file of the volume open does not end")
+			}
+		})
+	}
 }
 
 // redis starts a metadata engine with a password, and returns its address and how to stop it.
@@ -119,6 +155,37 @@ func TestWrongCredentialsAndTheirMending(t *testing.T) {
 		t.Error(err)
 	}
 	d.keepsItsSecrets(nil)
+}
+
+func TestAnEngineThatIsAwayKeepsNoVolume(t *testing.T) {
+	mountpodtest.NeedSessions(t)
+	d := start(t)
+	address, stop := d.redis(password)
+	target, err := d.publish(d.secret("redis://:"+password+"@"+address+"/1"), "leaving")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What it has written waits for the engine, as far as anything does.
+	kill := d.writer(filepath.Join(target, "file"))
+	stop()
+	kill()
+	began := time.Now()
+	d.unpublish(spec.NewNodeClient(d.connect()), "leaving", target)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("unpublish took %s", took)
+	}
+	// The client may flush for its grace, and is ended by force soon after.
+	limit := d.node.Grace() + 15*time.Second
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	for tick := time.NewTicker(50 * time.Millisecond); len(d.node.Broker.Sessions()) > 0 || len(d.node.Pods.All()) > 0; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("after %s there are sessions %v and %d pods", limit, d.node.Broker.Sessions(), len(d.node.Pods.All()))
+		}
+	}
+	t.Logf("session and Mount Pod were gone after %s", time.Since(began))
 }
 
 // password is in every metaurl of these tests.

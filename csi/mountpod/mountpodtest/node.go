@@ -252,6 +252,9 @@ func (n *Node) dumpLogs() {
 	}
 }
 
+// Grace is how long the client of a share that nobody uses any more may flush.
+func (n *Node) Grace() time.Duration { return n.options.Grace }
+
 // Session returns the state of a session at the broker.
 func (n *Node) Session(id mount.SessionID) (broker.Session, error) { return n.Broker.Status(id) }
 
