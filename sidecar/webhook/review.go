@@ -39,7 +39,7 @@ func (w *Webhook) serve(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, "not an AdmissionReview", http.StatusBadRequest)
 		return
 	}
-	response, outcome, err := w.review(r.Context(), review.Request, r.URL.Path == NodePath)
+	response, outcome, err := w.review(r.Context(), review.Request, r.URL.Path)
 	w.o.Observe(outcome)
 	if err != nil {
 		log.G(r.Context()).WithError(err).WithField("namespace", review.Request.Namespace).Warn("review failed")
@@ -55,8 +55,8 @@ func (w *Webhook) serve(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// review decides about one object; handed means that its node hands the sessions over. The error means that nothing can be decided now.
-func (w *Webhook) review(ctx context.Context, r *admissionv1.AdmissionRequest, handed bool) (*admissionv1.AdmissionResponse, Outcome, error) {
+// review decides about one object by the path that it came to. The error means that nothing can be decided now.
+func (w *Webhook) review(ctx context.Context, r *admissionv1.AdmissionRequest, path string) (*admissionv1.AdmissionResponse, Outcome, error) {
 	allowed := &admissionv1.AdmissionResponse{Allowed: true}
 	if r.Operation != admissionv1.Create || r.SubResource != "" || r.Resource.Group != "" || r.Resource.Resource != "pods" {
 		return allowed, Skipped, nil
@@ -75,9 +75,9 @@ func (w *Webhook) review(ctx context.Context, r *admissionv1.AdmissionRequest, h
 	logger := log.G(ctx).WithField("namespace", pod.Namespace).WithField("pod", pod.Name)
 	if why := w.refusal(pod); why != "" {
 		logger.WithField("reason", why).Debug("pod left as it is")
-		return allowed, Skipped, nil
+		return w.skip(allowed, r, pod, path == RequiredPath || pod.Labels[InjectLabel] == "true")
 	}
-	out, warnings, err := w.inject(ctx, pod, handed)
+	out, warnings, err := w.inject(ctx, pod, path)
 	allowed.Warnings = warnings
 	var e *sidecar.Error
 	switch {
@@ -87,7 +87,7 @@ func (w *Webhook) review(ctx context.Context, r *admissionv1.AdmissionRequest, h
 	case err != nil:
 		return nil, Failed, err
 	case out == nil:
-		return allowed, Skipped, nil
+		return w.skip(allowed, r, pod, path == RequiredPath)
 	}
 	if allowed.Patch, err = patch(r.Object.Raw, pod, out); err != nil {
 		return nil, Failed, err
@@ -101,15 +101,33 @@ func (w *Webhook) review(ctx context.Context, r *admissionv1.AdmissionRequest, h
 	return allowed, Injected, nil
 }
 
+// skip answers for a pod that gets no sidecars. Where the cluster would refuse it without them, it is told that none are needed.
+func (w *Webhook) skip(allowed *admissionv1.AdmissionResponse, r *admissionv1.AdmissionRequest, pod *corev1.Pod, demanded bool) (*admissionv1.AdmissionResponse, Outcome, error) {
+	if !demanded {
+		return allowed, Skipped, nil
+	}
+	out := pod.DeepCopy()
+	metav1.SetMetaDataAnnotation(&out.ObjectMeta, ReviewedAnnotation, "true")
+	changes, err := patch(r.Object.Raw, pod, out)
+	if err != nil {
+		return nil, Failed, err
+	}
+	if changes != nil {
+		kind := admissionv1.PatchTypeJSONPatch
+		allowed.Patch, allowed.PatchType = changes, &kind
+	}
+	return allowed, Skipped, nil
+}
+
 // inject returns the changed pod, or nil if there is nothing to change.
-func (w *Webhook) inject(ctx context.Context, pod *corev1.Pod, handed bool) (*corev1.Pod, []string, error) {
+func (w *Webhook) inject(ctx context.Context, pod *corev1.Pod, path string) (*corev1.Pod, []string, error) {
 	if sidecar.GuestVolumes(pod) != nil {
 		return sidecar.Reinject(pod), nil, nil
 	}
 	if sidecar.HandedVolumes(pod, w.o.Driver) != nil {
 		return sidecar.ReinjectHanded(pod, w.o.Driver), nil, nil
 	}
-	resolver := w.o.Resolver
+	resolver, handed := w.o.Resolver, path == NodePath
 	if handed {
 		resolver = w.o.NodeResolver
 	}
@@ -117,7 +135,7 @@ func (w *Webhook) inject(ctx context.Context, pod *corev1.Pod, handed bool) (*co
 	if err != nil {
 		return nil, nil, err
 	}
-	warnings, err := unknown(pod, outlined.Unknown)
+	warnings, err := unknown(pod, outlined.Unknown, path == RequiredPath)
 	if err != nil || len(outlined.Mounts) == 0 {
 		return nil, warnings, err
 	}
@@ -143,16 +161,16 @@ func (w *Webhook) inject(ctx context.Context, pod *corev1.Pod, handed bool) (*co
 	return out, warnings, bounded(out)
 }
 
-// unknown says what becomes of claims that nobody knows yet: a pod that has asked for injection must not go without it.
-func unknown(pod *corev1.Pod, volumes []string) ([]string, error) {
+// unknown says what becomes of claims that nobody knows yet: a pod that has asked for injection must not go without it, nor one in a namespace that has.
+func unknown(pod *corev1.Pod, volumes []string, required bool) ([]string, error) {
 	if len(volumes) == 0 {
 		return nil, nil
 	}
 	names := strings.Join(volumes, ", ")
-	if pod.Labels[InjectLabel] == "true" {
+	if required || pod.Labels[InjectLabel] == "true" {
 		return nil, &sidecar.Error{
 			Reason: sidecar.ReasonClaimNotFound, Object: "Pod " + pod.Namespace + "/" + pod.Name, Field: "spec.volumes[" + names + "]",
-			Message: "asks for injection and has claims that do not exist yet, or have neither a StorageClass nor a PersistentVolume",
+			Message: "asks for injection, or its namespace requires it, and has claims that do not exist yet, or have neither a StorageClass nor a PersistentVolume",
 			Cure:    "create the claims before the pod",
 		}
 	}

@@ -42,7 +42,7 @@ type Outcome string
 const (
 	// Injected: the pod has got its sidecars.
 	Injected Outcome = "injected"
-	// Skipped: the pod has nothing of ours, or does not want it.
+	// Skipped: the pod has nothing of ours, or does not want it; it may have been marked as reviewed.
 	Skipped Outcome = "skipped"
 	// Denied: the pod has a volume of ours that cannot be served as it is described.
 	Denied Outcome = "denied"
@@ -67,6 +67,13 @@ func New(o Options) (*Webhook, error) {
 // NodePath is where pods are reviewed whose nodes run our CSI driver: their sidecars get their sessions from it, and nothing in the pod
 // is privileged.
 const NodePath = "/node"
+
+// RequiredPath is where pods are reviewed that the cluster refuses without injection: those that need none are marked with ReviewedAnnotation.
+const RequiredPath = "/required"
+
+// ReviewedAnnotation tells the cluster's policy that the webhook has seen a pod and has left it as it is. Who sets it himself takes his own pod out of what
+// the policy is for, as he could with InjectLabel: that no pod runs without its volume because the webhook is away.
+const ReviewedAnnotation = "sidemount.io/reviewed"
 
 // Handler serves the reviews, at any path but NodePath of pods that bring their own broker.
 func (w *Webhook) Handler() http.Handler { return http.HandlerFunc(w.serve) }

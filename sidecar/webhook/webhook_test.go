@@ -193,10 +193,11 @@ func TestASecondCallTakesInWhatOthersAdded(t *testing.T) {
 	}
 }
 
-func TestPodsLeftAlone(t *testing.T) {
+// leftAlone are pods that the webhook does not look into.
+func leftAlone() map[string]string {
 	spec := func(s string) string { return strings.Replace(podJSON, `"futurePod":1`, s, 1) }
 	meta := func(s string) string { return strings.Replace(podJSON, `"name":"web"`, s, 1) }
-	for name, pod := range map[string]string{
+	return map[string]string{
 		"refuses":          meta(`"labels":{"sidemount.io/inject":"false"}`),
 		"refuses JuiceFS":  meta(`"labels":{"disable.sidecar.juicefs.com/inject":"true"}`),
 		"done by JuiceFS":  meta(`"labels":{"done.sidecar.juicefs.com/inject":"true"}`),
@@ -206,7 +207,11 @@ func TestPodsLeftAlone(t *testing.T) {
 		"selects our node": spec(`"nodeSelector":{"sidemount.io/serverless":"true"}`),
 		"needs our node": spec(`"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[
 			{"matchExpressions":[{"key":"sidemount.io/serverless","operator":"In","values":["true"]}]}]}}}`),
-	} {
+	}
+}
+
+func TestPodsLeftAlone(t *testing.T) {
+	for name, pod := range leftAlone() {
 		t.Run(name, func(t *testing.T) {
 			o := &outlines{out: oneVolume()}
 			w, seen := newWebhook(t, o, true)
@@ -215,6 +220,57 @@ func TestPodsLeftAlone(t *testing.T) {
 				t.Errorf("got %+v, %v", response, *seen)
 			}
 		})
+	}
+}
+
+// The policy of a namespace that requires injection lets through what is injected, and what the webhook says needs none.
+func TestPodsLeftAloneAreMarkedWhereInjectionIsRequired(t *testing.T) {
+	pods := leftAlone()
+	pods["nothing of ours"] = podJSON
+	pods["no annotations yet"] = strings.Replace(podJSON, `,"annotations":{"a/b~c":"d"}`, "", 1)
+	for name, pod := range pods {
+		t.Run(name, func(t *testing.T) {
+			w, seen := newWebhook(t, &outlines{}, true)
+			response, _ := askAt(t, w, RequiredPath, pod)
+			if !response.Allowed || (*seen)[0] != Skipped {
+				t.Fatalf("got %+v, %v", response, *seen)
+			}
+			marked := apply(t, pod, response)
+			got, want := new(corev1.Pod), new(corev1.Pod)
+			if err := errors.Join(json.Unmarshal([]byte(marked), got), json.Unmarshal([]byte(pod), want)); err != nil {
+				t.Fatal(err)
+			}
+			metav1.SetMetaDataAnnotation(&want.ObjectMeta, ReviewedAnnotation, "true")
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("the pod is another one: %s", diff)
+			}
+			if again, _ := askAt(t, w, RequiredPath, marked); again.Patch != nil {
+				t.Errorf("the second call patches with %s", again.Patch)
+			}
+		})
+	}
+}
+
+func TestAPodThatAsksAndMustBeLeftAloneIsMarked(t *testing.T) {
+	asking := strings.Replace(leftAlone()["needs our node"], `"name":"web"`, `"labels":{"sidemount.io/inject":"true"}`, 1)
+	w, _ := newWebhook(t, &outlines{out: oneVolume()}, false)
+	response, _ := ask(t, w, asking)
+	if !strings.Contains(apply(t, asking, response), `"sidemount.io/reviewed":"true"`) {
+		t.Errorf("got %+v", response)
+	}
+}
+
+// The mark says that there is nothing to inject, so who sets it himself does not get rid of injection.
+func TestWhereInjectionIsRequiredPodsAreInjected(t *testing.T) {
+	pod := strings.Replace(podJSON, `"a/b~c":"d"`, `"sidemount.io/reviewed":"true"`, 1)
+	w, seen := newWebhook(t, &outlines{out: oneVolume()}, false)
+	response, _ := askAt(t, w, RequiredPath, pod)
+	if response.Patch == nil || (*seen)[0] != Injected {
+		t.Fatalf("got %+v, %v", response, *seen)
+	}
+	w, _ = newWebhook(t, &outlines{out: sidecar.Outlined{Unknown: []string{"data"}}}, false)
+	if response, _ := askAt(t, w, RequiredPath, podJSON); response.Allowed || !strings.Contains(response.Result.Message, "create the claims before the pod") {
+		t.Errorf("a claim that nobody knows: got %+v", response)
 	}
 }
 

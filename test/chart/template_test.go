@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -33,8 +34,14 @@ func helm(t *testing.T) string {
 // render returns what the chart makes of a file of values, or helm's error message.
 func render(t *testing.T, values string) (string, error) {
 	t.Helper()
+	return template(t, "demo", source, "--namespace", "storage", "--values", values)
+}
+
+// template runs helm template.
+func template(t *testing.T, args ...string) (string, error) {
+	t.Helper()
 	home := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), helm(t), "template", "demo", source, "--namespace", "storage", "--kube-version", kubernetes, "--values", values)
+	cmd := exec.CommandContext(t.Context(), helm(t), append([]string{"template", "--kube-version", kubernetes}, args...)...)
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
 	var message strings.Builder
 	cmd.Stderr = &message
@@ -73,6 +80,34 @@ func TestRenderedManifests(t *testing.T) {
 				t.Errorf("the chart renders something else than %s; look at the difference after go test ./test/chart -update", golden)
 			}
 		})
+	}
+}
+
+// admission is the configuration that test/webhook applies: the chart's, for a webhook that is a program outside of the cluster.
+const admission = "../webhook/testdata/admission.yaml"
+
+func TestWebhooksAreTestedWithTheChartsConfiguration(t *testing.T) {
+	got, err := template(t, "sidemount", source, "--namespace", "sidemount", "--set", "webhook.enabled=true", "--show-only", "templates/webhook/admission.yaml")
+	if err != nil {
+		t.Fatal(got)
+	}
+	service := regexp.MustCompile(`service: \{name: sidemount-webhook, namespace: sidemount, port: 443(, path: )?([^}]*)\}`)
+	got = "# Made from the chart: go test ./test/chart -update. The suite fills in the URL.\n" + service.ReplaceAllString(got, "url: URL$2")
+	if strings.Contains(got, "service:") {
+		t.Fatalf("a webhook has another kind of address:\n%s", got)
+	}
+	if *update {
+		if err := os.WriteFile(admission, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(admission)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s is not the chart's configuration; look at the difference after go test ./test/chart -update", admission)
 	}
 }
 

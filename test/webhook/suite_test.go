@@ -72,7 +72,7 @@ func hostAddress() string {
 	return conn.LocalAddr().(*net.UDPAddr).IP.String()
 }
 
-// install applies the webhook's configuration and waits until a review comes through.
+// install applies the webhook's configuration, which test/chart makes from the chart, and waits until a review comes through.
 func install(ctx context.Context) {
 	GinkgoHelper()
 	text, err := os.ReadFile("testdata/admission.yaml")

@@ -12,6 +12,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -25,6 +26,26 @@ var enabled = map[string]string{"sidemount.io/injection": "enabled"}
 func (s namespace) volume(ctx context.Context, name string) *lab.FileSystem {
 	GinkgoHelper()
 	return s.Volume(ctx, name, "sidemount")
+}
+
+// foreign makes a claim of somebody else's driver.
+func (s namespace) foreign(ctx context.Context, name string) {
+	GinkgoHelper()
+	class, err := cluster.Client.StorageV1().StorageClasses().Create(ctx, &storagev1.StorageClass{
+		ObjectMeta: metav1.ObjectMeta{Name: s.Name + "-foreign"}, Provisioner: "csi.example.com", VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer),
+	}, metav1.CreateOptions{})
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func(ctx SpecContext) {
+		Expect(cluster.Client.StorageV1().StorageClasses().Delete(ctx, class.Name, metav1.DeleteOptions{})).To(Succeed())
+	}, NodeTimeout(patience))
+	_, err = cluster.Client.CoreV1().PersistentVolumeClaims(s.Name).Create(ctx, &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: &class.Name,
+			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+		},
+	}, metav1.CreateOptions{})
+	Expect(err).NotTo(HaveOccurred())
 }
 
 // loop appends to an open file for ever and says so when it could not.
@@ -175,19 +196,35 @@ func (s namespace) progresses(ctx context.Context, name string) {
 }
 
 var _ = Describe("The webhook", func() {
-	It("leaves alone what does not want it or does not need it", func(ctx SpecContext) {
-		ns := newSpace(ctx, enabled)
-		f := ns.volume(ctx, "data")
-		Expect(f.Dir).NotTo(BeEmpty())
-		for name, p := range map[string]*corev1.Pod{
-			"refuses":      pod("refuses", "true", lab.Claim("data"), lab.Change(func(p *corev1.Pod) { p.Labels = map[string]string{"sidemount.io/inject": "false"} })),
-			"has none":     pod("none", "true"),
-			"virtual node": lab.Pod("virtual", "true", lab.Claim("data")),
-			"claim absent": pod("absent", "true", lab.Claim("nobody-made-it")),
-		} {
-			got, err := cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, p, metav1.CreateOptions{DryRun: []string{"All"}})
-			Expect(err).NotTo(HaveOccurred(), name)
-			Expect(injected(got)).To(BeFalse(), name)
+	It("leaves alone what does not want it or does not need it, also where injection is required", func(ctx SpecContext) {
+		for _, kind := range []string{"enabled", "required"} {
+			ns := newSpace(ctx, map[string]string{"sidemount.io/injection": kind})
+			ns.volume(ctx, "data")
+			ns.foreign(ctx, "theirs")
+			for name, p := range map[string]*corev1.Pod{
+				"refuses":      pod("refuses", "true", lab.Claim("data"), lab.Change(func(p *corev1.Pod) { p.Labels = map[string]string{"sidemount.io/inject": "false"} })),
+				"has none":     pod("none", "true"),
+				"others' only": pod("theirs", "true", lab.Claim("theirs")),
+				"virtual node": lab.Pod("virtual", "true", lab.Claim("data")),
+				"needs a virtual node": pod("affinity", "true", lab.Claim("data"), lab.Change(func(p *corev1.Pod) {
+					p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+						NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{
+							{Key: "sidemount.io/serverless", Operator: corev1.NodeSelectorOpIn, Values: []string{"true"}},
+						}}},
+					}}}
+				})),
+			} {
+				got, err := cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, p, metav1.CreateOptions{DryRun: []string{"All"}})
+				Expect(err).NotTo(HaveOccurred(), "%s, %s", kind, name)
+				Expect(injected(got)).To(BeFalse(), "%s, %s", kind, name)
+			}
+			got, err := cluster.Client.CoreV1().Pods(ns.Name).Create(ctx, pod("absent", "true", lab.Claim("nobody-made-it")), metav1.CreateOptions{DryRun: []string{"All"}})
+			if kind == "required" {
+				Expect(err).To(MatchError(ContainSubstring("create the claims before the pod")))
+				continue
+			}
+			Expect(err).NotTo(HaveOccurred())
+			Expect(injected(got)).To(BeFalse())
 		}
 		other := newSpace(ctx, nil)
 		other.volume(ctx, "data")
