@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"net"
 	"net/http"
 	"sync"
@@ -72,6 +73,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener) error {
 			},
 		},
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: reviewTimeout, WriteTimeout: reviewTimeout, IdleTimeout: 2 * time.Minute,
+		ErrorLog:    stdlog.New(complaints{log.G(ctx)}, "", 0),
 		BaseContext: func(net.Listener) context.Context { return calm },
 	}
 	ended := make(chan error, 1)
