@@ -67,11 +67,14 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* Terms that keep a pod off virtual nodes, ours and others'. */}}
+{{/* Terms that keep a pod off virtual nodes, ours and others' (virtual-kubelet's own label, EKS Fargate, TKE's super nodes), and off Windows. */}}
 {{- define "sidemount.ordinaryNodes" -}}
 - matchExpressions:
     - {key: type, operator: NotIn, values: [virtual-kubelet]}
     - {key: sidemount.io/serverless, operator: DoesNotExist}
+    - {key: kubernetes.io/os, operator: In, values: [linux]}
+    - {key: eks.amazonaws.com/compute-type, operator: NotIn, values: [fargate]}
+    - {key: node.kubernetes.io/instance-type, operator: NotIn, values: [eklet]}
 {{- end -}}
 
 {{/* The socket on which the kubelet finds the driver; its path is the same in the pod and on the host. */}}
