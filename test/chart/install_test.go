@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -241,6 +242,28 @@ func intersection(a, b map[string]bool) []string {
 // kept is what the next installation finds on a node: the agent's program, a lock, and the key of the node's hashes.
 var kept = []string{"/var/lib/sidemount/csi/bin/sidemount-agent", "/var/lib/sidemount/csi/lock", "/var/lib/sidemount/csi/shares/key"}
 
+// election are the Leases of the Kubernetes project's sidecars, which no release owns; they say who was the last to lead (docs/install.md).
+var election = regexp.MustCompile(`^((external-(resizer|snapshotter-leader)-)?csi-sidemount-io|snapshot-controller-leader)$`)
+
+// unlabelled lists what could be left in the release's namespace without a label of the release: Secrets and Leases.
+func unlabelled(ctx context.Context) []string {
+	GinkgoHelper()
+	var found []string
+	secrets, err := cluster.Client.CoreV1().Secrets(release.Namespace).List(ctx, metav1.ListOptions{})
+	Expect(err).NotTo(HaveOccurred())
+	for _, s := range secrets.Items {
+		found = append(found, "secret/"+s.Name)
+	}
+	leases, err := cluster.Client.CoordinationV1().Leases(release.Namespace).List(ctx, metav1.ListOptions{})
+	Expect(err).NotTo(HaveOccurred())
+	for _, l := range leases.Items {
+		if !election.MatchString(l.Name) {
+			found = append(found, "lease/"+l.Name)
+		}
+	}
+	return found
+}
+
 // left lists what an uninstallation should have taken with it: objects of the release, pods, mounts, sockets.
 func left(ctx context.Context) []string {
 	GinkgoHelper()
@@ -249,6 +272,7 @@ func left(ctx context.Context) []string {
 	out, err := cluster.Kubectl(ctx, "get", kinds, "-A", "-l", "app.kubernetes.io/instance="+release.Release, "-o", "name")
 	Expect(err).NotTo(HaveOccurred())
 	found = append(found, strings.Fields(out)...)
+	found = append(found, unlabelled(ctx)...)
 	Eventually(func() ([]corev1.Pod, error) {
 		pods, err := cluster.Client.CoreV1().Pods(release.Namespace).List(ctx, metav1.ListOptions{})
 		return pods.Items, err

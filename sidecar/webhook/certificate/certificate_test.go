@@ -92,6 +92,29 @@ func TestFirstStart(t *testing.T) {
 	}
 }
 
+// The chart makes the Secret, so that it goes with the release and nobody needs the right to create Secrets.
+func TestASecretThatIsThereIsFilled(t *testing.T) {
+	client, now := cluster(), start
+	labels := map[string]string{"app.kubernetes.io/managed-by": "Helm"}
+	empty := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "tls", Labels: labels}, Type: corev1.SecretTypeOpaque}
+	if err := client.Tracker().Add(empty); err != nil {
+		t.Fatal(err)
+	}
+	client.PrependReactor("create", "secrets", func(ktesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(corev1.Resource("secrets"), "tls", errors.New("no right"))
+	})
+	k := keeper(t, client, &now)
+	sync1(t, k)
+	trusted(t, k, k.CA(), now)
+	s, err := client.CoreV1().Secrets("ns").Get(t.Context(), "tls", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Type != corev1.SecretTypeOpaque || s.Labels["app.kubernetes.io/managed-by"] != "Helm" || len(s.Data[keyServe]) == 0 {
+		t.Errorf("the Secret is now %s with labels %v and %d keys", s.Type, s.Labels, len(s.Data))
+	}
+}
+
 func TestReplicasAgree(t *testing.T) {
 	client, now := cluster(), start
 	// As an API server does, so that the first to write wins: fake clients do not look at versions.

@@ -22,7 +22,7 @@ import (
 type Options struct {
 	// Client reads and writes the Secret, and the webhook's configuration. Required.
 	Client kubernetes.Interface
-	// Namespace and Secret name the Secret. Required.
+	// Namespace and Secret name the Secret. It may be there and empty; it is made if it is not there, where Client may. Required.
 	Namespace, Secret string
 	// Configuration is the MutatingWebhookConfiguration that is told whom to trust; "" for none.
 	Configuration string
