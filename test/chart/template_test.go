@@ -1,6 +1,8 @@
 package chart
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +42,13 @@ func render(t *testing.T, values string) (string, error) {
 // template runs helm template.
 func template(t *testing.T, args ...string) (string, error) {
 	t.Helper()
+	// helm reads the chart, and go test knows of what the test itself has looked at only: it would take an old result for this chart's.
+	if err := filepath.WalkDir(source, func(path string, _ fs.DirEntry, err error) error {
+		_, missing := os.Stat(path)
+		return errors.Join(err, missing)
+	}); err != nil {
+		t.Fatal(err)
+	}
 	home := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), helm(t), append([]string{"template", "--kube-version", kubernetes}, args...)...)
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
