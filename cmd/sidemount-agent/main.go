@@ -45,7 +45,7 @@ func run(args []string) int {
 	case "run":
 		return runAgent(args[1:])
 	case "probe":
-		return onPath(args[1:], probe)
+		return onPath(args[1:], agent.Probe)
 	case "statfs":
 		return onPath(args[1:], printUsage)
 	case "supervise":

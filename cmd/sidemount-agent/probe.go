@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -23,25 +21,6 @@ func onPath(args []string, do func(path string) error) int {
 		return int(errno)
 	}
 	return exitFailed
-}
-
-// probe looks up a name that nobody has. No cache of the kernel can answer that, and the client can answer it only with its metadata engine, unlike
-// statfs(2), which JuiceFS answers from memory. Names at random are not remembered by anybody.
-func probe(path string) error {
-	// Opening it asks no file system, and tells a directory that is missing from a name that is.
-	dir, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // it never fails (crypto/rand)
-	var st unix.Stat_t
-	err = unix.Fstatat(dir, ".sidemount-probe-"+hex.EncodeToString(b[:]), &st, unix.AT_SYMLINK_NOFOLLOW)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	return err
 }
 
 // printUsage prints JSON, in bytes and in inodes.

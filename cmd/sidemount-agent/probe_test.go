@@ -7,6 +7,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemount/sidemount/sidecar/agent"
 )
 
 // engineless is a file system that can tell its figures, and nothing that its engine would have to know.
@@ -51,7 +53,7 @@ func TestProbeAsksForWhatOnlyTheEngineKnows(t *testing.T) {
 			if err := server.WaitMount(); err != nil {
 				t.Fatal(err)
 			}
-			if got := onPath([]string{dir}, probe); got != one.want {
+			if got := onPath([]string{dir}, agent.Probe); got != one.want {
 				t.Errorf("exit code %d, want %d", got, one.want)
 			}
 			if got := onPath([]string{dir}, printUsage); got != exitOK {
@@ -62,7 +64,7 @@ func TestProbeAsksForWhatOnlyTheEngineKnows(t *testing.T) {
 }
 
 func TestProbeOfNoDirectoryFails(t *testing.T) {
-	if got := onPath([]string{filepath.Join(t.TempDir(), "gone")}, probe); got != int(unix.ENOENT) {
+	if got := onPath([]string{filepath.Join(t.TempDir(), "gone")}, agent.Probe); got != int(unix.ENOENT) {
 		t.Errorf("exit code %d, want %d", got, unix.ENOENT)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemount/sidemount/mount"
+	"github.com/sidemount/sidemount/mount/broker"
 )
 
 var _ = Describe("a volume", func() {
@@ -110,6 +111,27 @@ var _ = Describe("a volume", func() {
 			s["metaurl"] = "redis://:" + enginePassword + "@127.0.0.1:1/1"
 		}, mount.ErrUnavailable, "127.0.0.1:1", SpecTimeout(time.Minute)),
 	)
+
+	It("is replaced when its metadata engine answers nothing, and its application goes on when that does", func(ctx SpecContext) {
+		address, engine := startRedisServer()
+		s := openStand(ctx, volume(volumeDir(), "redis://:"+enginePassword+"@"+address+"/1"), func(o *broker.Options) {
+			o.Liveness, o.ProbeTimeout, o.Stuck = 500*time.Millisecond, time.Second, 2*time.Second
+		})
+		s.awaitReady(ctx)
+		Expect(engine.Signal(syscall.SIGSTOP)).To(Succeed())
+		DeferCleanup(engine.Signal, syscall.SIGCONT)
+		application := exec.Command("touch", s.path("made-meanwhile"))
+		application.Stderr = GinkgoWriter
+		Expect(application.Start()).To(Succeed())
+		ended := make(chan error, 1)
+		go func() { ended <- application.Wait() }()
+		Eventually(ctx, s.told(broker.ClientHung)).WithTimeout(patience).Should(BeTrue())
+		Expect(ended).NotTo(Receive(), "the application has ended without its file")
+		Expect(engine.Signal(syscall.SIGCONT)).To(Succeed())
+		Eventually(ctx, ended).WithTimeout(patience).Should(Receive(BeNil()))
+		s.awaitReady(ctx)
+		Expect(s.path("made-meanwhile")).To(BeARegularFile())
+	}, SpecTimeout(2*time.Minute))
 
 	It("comes up by itself once the metadata engine does", func(ctx SpecContext) {
 		v := redisVolume()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,7 +51,7 @@ func newStand(ctx context.Context, v mount.Volume) *stand {
 }
 
 // openStand starts a volume's session without waiting for it.
-func openStand(ctx context.Context, v mount.Volume) *stand {
+func openStand(ctx context.Context, v mount.Volume, change ...func(*broker.Options)) *stand {
 	GinkgoHelper()
 	dir, err := os.MkdirTemp("", "stand-")
 	Expect(err).NotTo(HaveOccurred())
@@ -59,9 +60,11 @@ func openStand(ctx context.Context, v mount.Volume) *stand {
 	s := &stand{dir: dir, mnt: filepath.Join(dir, "mnt"), id: "data", volume: v}
 	log := logrus.New()
 	log.SetOutput(GinkgoWriter)
-	s.broker, err = broker.New(broker.Options{
-		RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), AgentPath: program, OnEvent: s.note, Log: log,
-	})
+	o := broker.Options{RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), AgentPath: program, OnEvent: s.note, Log: log}
+	for _, c := range change {
+		c(&o)
+	}
+	s.broker, err = broker.New(o)
 	Expect(err).NotTo(HaveOccurred())
 	running, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -82,6 +85,15 @@ func (s *stand) note(e broker.Event) {
 	s.mu.Lock()
 	s.events = append(s.events, e)
 	s.mu.Unlock()
+}
+
+// told tells whether there was an event for this reason.
+func (s *stand) told(reason broker.Reason) func() bool {
+	return func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return slices.ContainsFunc(s.events, func(e broker.Event) bool { return e.Reason == reason })
+	}
 }
 
 // pauses are how long requests had to wait at each restart.
