@@ -155,11 +155,11 @@ var _ = Describe("The chart", Ordered, func() {
 
 	It("gives a node nobody's Secrets by its Mount Pods", func(ctx SpecContext) {
 		dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
-		_, err := nodeService(lab.OrdinaryNode).Create(ctx, mountPod(), dry)
+		_, err := nodeService(lab.OrdinaryNode).Create(ctx, mountPod(release.Release), dry)
 		Expect(err).NotTo(HaveOccurred(), "an honest Mount Pod")
-		_, err = nodeService(lab.OtherOrdinaryNode).Create(ctx, mountPod(), dry)
+		_, err = nodeService(lab.OtherOrdinaryNode).Create(ctx, mountPod(release.Release), dry)
 		Expect(err).To(MatchError(ContainSubstring("of its own node only")))
-		for pod, says := range thefts() {
+		for pod, says := range thefts(release.Release) {
 			_, err := nodeService(lab.OrdinaryNode).Create(ctx, pod, dry)
 			Expect(err).To(MatchError(ContainSubstring(says)))
 		}

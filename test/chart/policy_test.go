@@ -26,12 +26,12 @@ func nodeService(node string) typedv1.PodInterface {
 	return client.Pods(release.Namespace)
 }
 
-// mountPod is one as the node service makes it, as far as its policy looks at it.
-func mountPod() *corev1.Pod {
+// mountPod is one as the node service of a release makes it, as far as its policy looks at it.
+func mountPod(release string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "thief", Labels: map[string]string{"app.kubernetes.io/name": "sidemount-mount"}},
 		Spec: corev1.PodSpec{
-			NodeName: lab.OrdinaryNode, ServiceAccountName: release.Release + "-mount",
+			NodeName: lab.OrdinaryNode, ServiceAccountName: release + "-mount",
 			Containers: []corev1.Container{{
 				Name: "sidemount-volume", Image: lab.Image,
 				Env: []corev1.EnvVar{{Name: "PLAIN", Value: "x"}, {Name: "NODE", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "spec.nodeName"}}}},
@@ -54,19 +54,19 @@ func projected(source corev1.VolumeProjection) corev1.Volume {
 }
 
 // thefts are Mount Pods by which a node would get what others have, and what its policy says of each.
-func thefts() map[*corev1.Pod]string {
-	of := corev1.LocalObjectReference{Name: release.Release + "-" + class}
+func thefts(release string) map[*corev1.Pod]string {
+	of := corev1.LocalObjectReference{Name: release + "-" + class}
 	all := map[*corev1.Pod]string{}
 	add := func(says string, change func(*corev1.PodSpec)) {
-		p := mountPod()
+		p := mountPod(release)
 		change(&p.Spec)
 		all[p] = says
 	}
 	for _, part := range []string{"controller", "node", "webhook"} {
-		add("no service account of Sidemount's other parts", func(p *corev1.PodSpec) { p.ServiceAccountName = release.Release + "-" + part })
+		add("no service account of Sidemount's other parts", func(p *corev1.PodSpec) { p.ServiceAccountName = release + "-" + part })
 	}
 	add("no service account of Sidemount's other parts", func(p *corev1.PodSpec) {
-		p.ServiceAccountName, p.DeprecatedServiceAccount = "", release.Release+"-controller"
+		p.ServiceAccountName, p.DeprecatedServiceAccount = "", release+"-controller"
 	})
 	add("no Secret as a volume", func(p *corev1.PodSpec) {
 		p.Volumes[1].VolumeSource = corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: of.Name}}

@@ -92,8 +92,8 @@ func TestRenderedManifests(t *testing.T) {
 	}
 }
 
-// admission is the configuration that test/webhook applies: the chart's, for a webhook that is a program outside of the cluster.
-const admission = "../webhook/testdata/admission.yaml"
+// suiteConfiguration is the configuration that test/webhook applies: the chart's, for a webhook that is a program outside of the cluster.
+const suiteConfiguration = "../webhook/testdata/admission.yaml"
 
 func TestWebhooksAreTestedWithTheChartsConfiguration(t *testing.T) {
 	got, err := template(t, "sidemount", source, "--namespace", "sidemount", "--set", "webhook.enabled=true", "--show-only", "templates/webhook/admission.yaml")
@@ -106,17 +106,17 @@ func TestWebhooksAreTestedWithTheChartsConfiguration(t *testing.T) {
 		t.Fatalf("a webhook has another kind of address:\n%s", got)
 	}
 	if *update {
-		if err := os.WriteFile(admission, []byte(got), 0o644); err != nil {
+		if err := os.WriteFile(suiteConfiguration, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	want, err := os.ReadFile(admission)
+	want, err := os.ReadFile(suiteConfiguration)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s is not the chart's configuration; look at the difference after go test ./test/chart -update", admission)
+		t.Errorf("%s is not the chart's configuration; look at the difference after go test ./test/chart -update", suiteConfiguration)
 	}
 }
 
