@@ -10,7 +10,8 @@
 // # Guarantees
 //
 //   - What is injected depends on the API's objects only and changes none: dry runs and repeated calls are safe.
-//   - A pod that has nothing of ours is returned as it is, whatever state our own objects are in.
+//   - A pod that has nothing of ours is returned as it is, whatever state our own objects are in. Where injection is required it is
+//     marked as reviewed, by which the cluster's policy knows it from one that the webhook has not seen.
 //   - A claim may be unbound: its StorageClass tells what the sidecar looks like, and the claim stays in the pod's spec, so
 //     that the scheduler binds it and nobody deletes it while the pod runs.
 //
