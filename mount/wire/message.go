@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sidemount/sidemount/mount"
@@ -180,6 +181,10 @@ func Decode(b []byte) (Message, error) {
 	if err := m.check(); err != nil {
 		return Message{}, err
 	}
+	m.Text = clip(m.Text)
+	if m.Client != nil {
+		m.Client.Text, m.Client.Ended = clip(m.Client.Text), clip(m.Client.Ended)
+	}
 	return m, nil
 }
 
@@ -216,12 +221,12 @@ func (m Message) checkBackings() error {
 	return nil
 }
 
-// clip bounds text that comes from a client and goes to logs and events.
+// clip bounds text that comes from a client and goes to logs and events. No character is cut in two.
 func clip(s string) string {
 	if len(s) <= maxText {
 		return s
 	}
-	return s[:maxText]
+	return strings.ToValidUTF8(s[:maxText], "")
 }
 
 // Same tells whether two reports are about the same client in service.

@@ -1,11 +1,13 @@
 package wire
 
 import (
+	"encoding/json"
 	"errors"
 	"math"
 	"reflect"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/sidemount/sidemount/mount"
 )
@@ -54,6 +56,24 @@ func TestDecodeRefuses(t *testing.T) {
 	} {
 		if _, err := Decode([]byte(b)); !errors.Is(err, ErrProtocol) {
 			t.Errorf("%s: got %v, want ErrProtocol", name, err)
+		}
+	}
+}
+
+// Whoever sends a message may have written it without Encode.
+func TestDecodeClipsWhatAClientSays(t *testing.T) {
+	long := strings.Repeat("ä", maxText)
+	b, err := json.Marshal(Message{Version: Version, Type: State, Text: long, Client: &Client{Phase: Waiting, Text: long, Ended: long}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, got := range map[string]string{"text": m.Text, "client's text": m.Client.Text, "client's end": m.Client.Ended} {
+		if len(got) > maxText || !utf8.ValidString(got) || !strings.HasPrefix(long, got) || got == "" {
+			t.Errorf("%s has %d bytes", name, len(got))
 		}
 	}
 }
