@@ -66,6 +66,10 @@ func (s *session) accept(ctx context.Context, running *sync.WaitGroup) {
 		if err != nil {
 			return
 		}
+		if s.met.wait(ctx) != nil {
+			conn.Close()
+			return
+		}
 		select {
 		case room <- struct{}{}:
 		default:

@@ -15,6 +15,9 @@ import (
 	"github.com/sidemount/sidemount/mount/wire"
 )
 
+// firstProbe is the pause after the first probe of a client that was not answered; it doubles up to the time that a probe may take.
+const firstProbe = 50 * time.Millisecond
+
 // agentEnded is the cause of what happens when an agent goes.
 const agentEnded = "agent ended"
 
@@ -24,6 +27,8 @@ func (s *session) follow(ctx context.Context, a *agent) {
 	defer probing.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	news := make(chan struct{}, 1)
+	probing.Go(func() { s.confirm(ctx, news) })
 	s.mu.Lock()
 	a.followed, a.heard = true, time.Now()
 	s.mu.Unlock()
@@ -42,8 +47,11 @@ func (s *session) follow(ctx context.Context, a *agent) {
 		}
 		switch m.Type {
 		case wire.State:
-			if !s.onStandbyState(a, *m.Client) {
-				s.onState(ctx, *m.Client, &probing)
+			if !s.onStandbyState(a, *m.Client) && s.onState(*m.Client) {
+				select {
+				case news <- struct{}{}:
+				default:
+				}
 			}
 		case wire.Pong:
 			s.onPong(ctx, a, *m.Client)
@@ -61,10 +69,10 @@ func (s *session) follow(ctx context.Context, a *agent) {
 	}
 }
 
-// onState takes over what the agent tells of its client, and has the mount probed when a client says that it serves.
-func (s *session) onState(ctx context.Context, now wire.Client, probing *sync.WaitGroup) {
+// onState takes over what the agent tells of its client. isNews: a client says that it serves, which nobody has confirmed.
+func (s *session) onState(now wire.Client) (isNews bool) {
 	var before wire.Client
-	var confirm, switching bool
+	var switching bool
 	s.update(func() {
 		before, switching = s.client, s.switching
 		s.client = now
@@ -75,7 +83,7 @@ func (s *session) onState(ctx context.Context, now wire.Client, probing *sync.Wa
 			s.interrupt()
 			return
 		}
-		if confirm = !before.Same(now); confirm {
+		if isNews = !before.Same(now); isNews {
 			s.resumed = time.Now()
 		}
 		s.ready = s.ready && before.Same(now)
@@ -83,9 +91,7 @@ func (s *session) onState(ctx context.Context, now wire.Client, probing *sync.Wa
 	if now.Phase == wire.Waiting && now.Ended != "" && before.Phase != wire.Waiting && !switching {
 		s.onFailure(now)
 	}
-	if confirm {
-		probing.Go(func() { s.confirm(ctx, now) })
-	}
+	return isNews
 }
 
 // interrupt notes that nobody serves. The caller holds mu.
@@ -102,30 +108,55 @@ func (s *session) onFailure(c wire.Client) {
 	if text == "" {
 		text = "the client has ended: " + c.Ended
 	}
+	if !s.reports.allows() {
+		return
+	}
 	s.log.WithField("cause", c.Ended).WithField("error", text).Warn("client failed")
 	s.b.emit(s, Event{Reason: ClientFailed, Cause: c.Ended, Message: text})
 }
 
-// confirm waits until a real request has been answered, and only then calls the session ready. It gives up when the client it is about has gone.
-func (s *session) confirm(ctx context.Context, c wire.Client) {
-	pause := 50 * time.Millisecond
+// confirm calls the session ready when a real request has been answered since its client says that it serves. There is one probe at a time, however often an agent
+// has another client, and it is always about the last one.
+func (s *session) confirm(ctx context.Context, news <-chan struct{}) {
+	pause := firstProbe
+	var again <-chan time.Time
 	for {
-		err := s.b.probe(ctx, s.request.Target)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil || !s.isServedBy(c) {
-			return
-		}
-		s.log.WithError(err).Warn("the mount does not answer yet")
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause):
+		case <-news:
+			pause = firstProbe
+		case <-again:
+			pause = min(2*pause, s.b.o.ProbeTimeout)
 		}
-		pause = min(2*pause, s.b.o.ProbeTimeout)
+		again = nil
+		if s.probes.wait(ctx) != nil {
+			return
+		}
+		if !s.probed(ctx) {
+			again = time.After(pause)
+		}
 	}
-	s.attached(c)
+}
+
+// probed asks the mount once. It is false if the client that has been asked is still there and owes an answer.
+func (s *session) probed(ctx context.Context) bool {
+	s.mu.Lock()
+	c, ready := s.client, s.ready
+	s.mu.Unlock()
+	if ready || !s.isServedBy(c) {
+		return true
+	}
+	err := s.b.probe(ctx, s.request.Target)
+	if err == nil {
+		s.attached(c)
+		return true
+	}
+	if ctx.Err() != nil || !s.isServedBy(c) {
+		return true
+	}
+	s.log.WithError(err).Warn("the mount does not answer yet")
+	return false
 }
 
 func (s *session) isServedBy(c wire.Client) bool {

@@ -134,8 +134,10 @@ func (a *agent) tally(c wire.Client) (resent, replayed uint64) {
 }
 
 func (s *session) replace(ctx context.Context, a *agent, why string) {
-	s.log.WithField("reason", why).Warn("replacing the client")
-	s.b.emit(s, Event{Reason: ClientHung, Cause: "hung", Message: "the volume's client is being replaced: " + why})
+	if s.reports.allows() {
+		s.log.WithField("reason", why).Warn("replacing the client")
+		s.b.emit(s, Event{Reason: ClientHung, Cause: "hung", Message: "the volume's client is being replaced: " + why})
+	}
 	if err := a.tell(ctx, wire.Message{Type: wire.Replace, Text: why}); err != nil {
 		s.log.WithError(err).Warn("tell the agent")
 	}

@@ -39,7 +39,9 @@ func (s *session) onLeaving(ctx context.Context, a *agent) {
 		a.leaving = true
 		left = time.Until(s.retained)
 	})
-	s.log.WithField("generation", a.generation).WithField("retained", left > 0).Info("the agent has been asked to end")
+	if s.reports.allows() {
+		s.log.WithField("generation", a.generation).WithField("retained", left > 0).Info("the agent has been asked to end")
+	}
 	if left <= 0 {
 		return
 	}

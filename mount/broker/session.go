@@ -74,6 +74,9 @@ type session struct {
 	known        bool          // served and counted are what the agent says, or were counted here
 
 	backings backings
+	// What an agent says is always heard; these bound what it makes this process do about it. met: connections to the session's socket, of which an agent that has to try
+	// again makes five in a second. probes: of the mount, one for each client that comes to serve. reports: of clients that fail or hang, as log and event.
+	met, probes, reports budget
 }
 
 // files are the session's: the FUSE connection, its memory, and the lease of the present agent.
@@ -100,6 +103,9 @@ func (b *Broker) newSession(r Request, mountID string) *session {
 		changed:  make(chan struct{}),
 		returned: make(chan struct{}),
 		backings: backings{numbers: map[int32]bool{}},
+		met:      budget{burst: 40, every: 50 * time.Millisecond},
+		probes:   budget{burst: 100, every: 100 * time.Millisecond},
+		reports:  budget{burst: 100, every: 100 * time.Millisecond},
 
 		generation: r.Generation,
 	}
