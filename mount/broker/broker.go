@@ -103,7 +103,7 @@ func New(o Options) (*Broker, error) {
 	}, nil
 }
 
-// Run restores the recorded sessions and serves agents until ctx ends. Sessions outlive it: their agents keep them, and the next broker finds them. It is
+// Run restores the recorded sessions and serves agents until ctx ends. It fails if it cannot read which ones there are. Sessions outlive it: their agents keep them, and the next broker finds them. It is
 // called once.
 func (b *Broker) Run(ctx context.Context) error {
 	defer close(b.down)
@@ -114,9 +114,13 @@ func (b *Broker) Run(ctx context.Context) error {
 		return err
 	}
 	defer b.control.Close()
+	restored, err := b.restore()
+	if err != nil {
+		return err
+	}
 	var running sync.WaitGroup
 	defer running.Wait()
-	for _, s := range b.restore() {
+	for _, s := range restored {
 		running.Go(func() { s.run(ctx) })
 	}
 	close(b.up)

@@ -72,28 +72,34 @@ func (j *journal) remove(id mount.SessionID) error {
 	return nil
 }
 
-// read returns all records. One that cannot be understood is set aside, so that it neither stops the node nor gets lost.
-func (j *journal) read() []record {
+// read returns all records. One that cannot be understood is set aside, so that it neither stops the node nor gets lost. One that cannot be read is an error: a session that
+// counts as unknown is aborted, with its open files, as soon as somebody opens it again.
+func (j *journal) read() ([]record, error) {
 	entries, err := os.ReadDir(j.dir)
 	if err != nil {
-		j.log.WithError(err).Error("cannot read the journal of sessions")
-		return nil
+		return nil, fmt.Errorf("read the journal of sessions: %w", err)
 	}
 	var records []record
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok {
+		if !ok || !e.Type().IsRegular() {
 			continue
 		}
 		r, err := j.readOne(mount.SessionID(name))
-		if err != nil {
+		switch {
+		case err == nil:
+			records = append(records, r)
+		case errors.Is(err, errNoRecord):
 			j.setAside(mount.SessionID(name), err)
-			continue
+		default:
+			return nil, fmt.Errorf("read the journal of sessions: %w", err)
 		}
-		records = append(records, r)
 	}
-	return records
+	return records, nil
 }
+
+// errNoRecord: a file of the journal is not what this version writes.
+var errNoRecord = errors.New("not a record of this session")
 
 // find returns the record of a session; the error is mount.ErrNotFound if there is none.
 func (j *journal) find(id mount.SessionID) (record, error) {
@@ -114,10 +120,10 @@ func (j *journal) readOne(id mount.SessionID) (record, error) {
 	}
 	var r record
 	if err := json.Unmarshal(b, &r); err != nil {
-		return record{}, err
+		return record{}, fmt.Errorf("%w: %w", errNoRecord, err)
 	}
 	if r.Version != recordVersion || r.ID != id || !validID(id) || !filepath.IsAbs(r.Target) {
-		return record{}, errors.New("not a record of this session")
+		return record{}, errNoRecord
 	}
 	return r, nil
 }

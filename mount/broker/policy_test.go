@@ -5,10 +5,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/mount/wire"
@@ -87,9 +89,9 @@ func TestJournalSetsAsideWhatItCannotRead(t *testing.T) {
 	}
 	want.Version = recordVersion
 	for range 2 {
-		got := j.read()
-		if len(got) != 1 || got[0] != want {
-			t.Fatalf("got %+v, want %+v", got, want)
+		got, err := j.read()
+		if err != nil || len(got) != 1 || got[0] != want {
+			t.Fatalf("got %+v, %v, want %+v", got, err, want)
 		}
 	}
 	for name := range broken {
@@ -105,6 +107,50 @@ func TestJournalSetsAsideWhatItCannotRead(t *testing.T) {
 	}
 }
 
+// A session that is not known is aborted when it is opened again, so what cannot be read must not pass for nothing.
+func TestJournalThatCannotBeReadIsNoEmptyOne(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("skipped: only root can become somebody who may not read")
+	}
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	dir := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"the directory": 0o700, "a record": 0o755} {
+		j := &journal{dir: filepath.Join(dir, strings.ReplaceAll(name, " ", "-")), log: log}
+		if err := os.Mkdir(j.dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.write(record{ID: "s", Target: "/pods/x"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Chmod(j.dir, mode), os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		b := &Broker{journal: j, sessions: map[mount.SessionID]*session{}}
+		asNobody(func() {
+			if found, err := b.restore(); !errors.Is(err, os.ErrPermission) {
+				t.Errorf("%s: %d sessions, %v", name, len(found), err)
+			}
+		})
+		if _, err := os.Stat(j.path("s")); err != nil {
+			t.Errorf("%s: the record is gone: %v", name, err)
+		}
+	}
+}
+
+// asNobody does something without root's rights, on a thread that is thrown away.
+func asNobody(do func()) {
+	const nobody = 65534
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody)
+		do()
+	}()
+	<-done
+}
+
 func FuzzJournal(f *testing.F) {
 	f.Add([]byte(`{"version":1,"id":"s","target":"/x","mount":"m","state":"Mounted","device":3}`))
 	f.Add([]byte(`{"version":1,"id":"s","target":"/x","device":-1}`))
@@ -115,7 +161,11 @@ func FuzzJournal(f *testing.F) {
 		if err := os.WriteFile(j.path("s"), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range j.read() {
+		records, err := j.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range records {
 			if r.ID != "s" || !filepath.IsAbs(r.Target) {
 				t.Errorf("took %+v", r)
 			}

@@ -9,9 +9,13 @@ import (
 )
 
 // restore takes up the sessions of the broker before: those whose mount is there wait for their agents, the others are lost.
-func (b *Broker) restore() []*session {
+func (b *Broker) restore() ([]*session, error) {
+	records, err := b.journal.read()
+	if err != nil {
+		return nil, err
+	}
 	var restored []*session
-	for _, r := range b.journal.read() {
+	for _, r := range records {
 		s := b.newSession(Request{
 			ID: r.ID, Target: r.Target, UID: r.UID, GID: r.GID, Generation: r.Generation,
 			Volume: mount.Volume{ID: r.Volume, Name: r.VolumeName, Client: r.Client, ReadOnly: r.ReadOnly},
@@ -26,7 +30,7 @@ func (b *Broker) restore() []*session {
 		b.mu.Unlock()
 		restored = append(restored, s)
 	}
-	return restored
+	return restored, nil
 }
 
 // takeUp prepares a recorded session for its agent, or says why it cannot be kept.
