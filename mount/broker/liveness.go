@@ -63,7 +63,7 @@ func jitter(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) }
 func (s *session) ping(ctx context.Context) (a *agent, serving bool) {
 	s.mu.Lock()
 	a = s.agent
-	serving = s.ready && !s.ending
+	serving = s.client.Phase == wire.InService && !s.ending // also when it has not answered a single request yet
 	var silent time.Duration
 	if a != nil && s.switching {
 		a.heard = time.Now()

@@ -80,3 +80,14 @@ func TestAgentIsNotKilledForASilenceOfTheBroker(t *testing.T) {
 		t.Errorf("told: %+v", e)
 	}
 }
+
+// One that says that it serves and never does is as stuck as one that has served before.
+func TestClientThatHasNotBeenConfirmedIsWatched(t *testing.T) {
+	s, _, _ := heldBy(t, &agent{followed: true, heard: time.Now()})
+	for phase, want := range map[wire.Phase]bool{wire.Starting: false, wire.InService: true, wire.Waiting: false} {
+		s.client = wire.Client{Phase: phase}
+		if _, serving := s.ping(t.Context()); serving != want {
+			t.Errorf("%s: watched %t", phase, serving)
+		}
+	}
+}

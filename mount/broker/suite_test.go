@@ -22,8 +22,8 @@ import (
 const inside = "SIDEMOUNT_TEST_NAMESPACE"
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == deafName {
-		runDeaf()
+	if name := filepath.Base(os.Args[0]); name == deafName || name == stuckName {
+		runClient(name == stuckName)
 	}
 	if dir := os.Getenv(loadDir); dir != "" {
 		runLoad(dir)

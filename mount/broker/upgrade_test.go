@@ -120,7 +120,7 @@ var _ = Describe("An upgrade", func() {
 		target, old := n.open("back")
 		l := startLoad(target)
 		done := n.upgrade("back", 1, 20*time.Second)
-		n.runGeneration("back", 1, deafClient())
+		n.runGeneration("back", 1, testClient(deafName))
 		var u upgraded
 		Eventually(done).WithTimeout(40 * time.Second).Should(Receive(&u))
 		Expect(u.err).To(MatchError(ContainSubstring("the next client does not answer within 5s")))

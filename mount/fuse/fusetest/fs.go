@@ -39,8 +39,8 @@ const (
 	rootNode, fileNode = 1, 2
 	inHeader           = 40
 	outHeader          = 16
-	// request is more than the largest that can come, which is a small write.
-	request = 256 << 10
+	// Request is the size of a buffer for any request that comes to a connection whose writes are not larger than 128 KiB.
+	Request = 256 << 10
 )
 
 // FS is a mount that no mount table shows.
@@ -134,7 +134,7 @@ func (f *FS) close() {
 // serve polls in slices, so that it can be stopped while it holds the device.
 func (f *FS) serve() {
 	defer close(f.stopped)
-	b := make([]byte, request)
+	b := make([]byte, Request)
 	p := []unix.PollFd{{Fd: int32(f.dev.Fd()), Events: unix.POLLIN}}
 	for {
 		select {
@@ -161,7 +161,15 @@ func (f *FS) handle(b []byte) {
 	f.mu.Lock()
 	f.asked[op]++
 	f.mu.Unlock()
-	if op == forget || op == batchForget || op == interrupt || slices.Contains(f.withheld, op) {
+	if !slices.Contains(f.withheld, op) {
+		Answer(f.dev, b)
+	}
+}
+
+// Answer answers a request that was read from a device as this file system does.
+func Answer(dev *os.File, b []byte) {
+	op := Opcode(binary.NativeEndian.Uint32(b[4:]))
+	if op == forget || op == batchForget || op == interrupt {
 		return
 	}
 	answer, status := reply(op, binary.NativeEndian.Uint64(b[16:]))
@@ -169,7 +177,7 @@ func (f *FS) handle(b []byte) {
 	binary.NativeEndian.PutUint32(out, uint32(outHeader+len(answer)))
 	binary.NativeEndian.PutUint32(out[4:], uint32(-int32(status)))
 	copy(out[8:], b[8:16])
-	_, _ = unix.Write(int(f.dev.Fd()), append(out, answer...)) // a request may have been given up
+	_, _ = unix.Write(int(dev.Fd()), append(out, answer...)) // a request may have been given up
 }
 
 // reply is the answer to a request about a node, or its error.
