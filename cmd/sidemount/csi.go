@@ -42,7 +42,7 @@ func (o *csiOptions) addTo(f *pflag.FlagSet) {
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig of the driver's identity (default: the pod's service account)")
 	f.StringVar(&o.juicefsImage, "juicefs-image", "", "image of the JuiceFS client (default: the one of this version)")
 	f.StringVar(&o.passthroughImage, "passthrough-image", "", "image in which the passthrough client runs (default: a pause image)")
-	f.StringVar(&o.metricsAddress, "metrics-address", "", "address for /metrics and /healthz, e.g. :9090 (default: none)")
+	f.StringVar(&o.metricsAddress, "metrics-address", "", "address for /metrics, /healthz and /readyz, e.g. :9090 (default: none)")
 	f.StringVar(&o.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 }
@@ -67,8 +67,8 @@ func newCSIDriver() *csiDriver {
 	return d
 }
 
-// serve adds the CSI socket and the port for metrics.
-func (d *csiDriver) serve(o *csiOptions, s csi.Options, checks ...node.HealthCheck) error {
+// serve adds the CSI socket and the port for metrics. The checks are what the driver needs, besides that socket, to be ready.
+func (d *csiDriver) serve(o *csiOptions, s csi.Options, readiness ...node.HealthCheck) error {
 	s.Endpoint, s.Name, s.Version = o.endpoint, o.driverName, version
 	s.Observe = func(method, code string, took time.Duration) {
 		d.calls.WithLabelValues(method, code).Observe(took.Seconds())
@@ -85,9 +85,9 @@ func (d *csiDriver) serve(o *csiOptions, s csi.Options, checks ...node.HealthChe
 	if err != nil {
 		return err
 	}
-	checks = append(checks, node.HealthCheck{Name: "csi", Check: func(ctx context.Context) error { return askPlugin(ctx, path) }})
+	checks := []node.HealthCheck{{Name: "csi", Check: func(ctx context.Context) error { return askPlugin(ctx, path) }}}
 	gatherer := prometheus.Gatherers{d.registry, legacyregistry.DefaultGatherer}
-	d.add("metrics", metricsServer{address: o.metricsAddress, gatherer: gatherer, checks: checks}.Run)
+	d.add("metrics", metricsServer{address: o.metricsAddress, gatherer: gatherer, checks: checks, readiness: readiness}.Run)
 	return nil
 }
 

@@ -1,10 +1,26 @@
 package main
 
 import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/client-go/tools/record"
+	pluginregistration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+
+	"github.com/sidemount/sidemount/csi"
+	"github.com/sidemount/sidemount/csi/mountpod"
+	"github.com/sidemount/sidemount/csi/registration"
+	"github.com/sidemount/sidemount/mount"
 )
 
 // csiNodeFlags returns the options that a command line gives.
@@ -67,6 +83,80 @@ func TestTwoDriversShareNoState(t *testing.T) {
 		t.Fatalf("after the first has ended: %v", err)
 	}
 	unlock()
+}
+
+func TestCSINodeIsReadyWhenTheKubeletHasRegisteredIt(t *testing.T) {
+	dir := t.TempDir()
+	keeper, err := mountpod.New(mountpod.Options{
+		Broker: noSessions{}, Pods: noPods{}, Driver: csi.DefaultName, NodeName: "n1", Namespace: "s", StateDir: filepath.Join(dir, "state"),
+		MountsDir: filepath.Join(dir, "mounts"), AgentDir: dir, Recorder: record.NewFakeRecorder(1),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &csiNode{keeper: keeper}
+	if n.registration, err = registration.New(registration.Options{Directory: dir, Driver: csi.DefaultName, Endpoint: filepath.Join(dir, "csi.sock")}); err != nil {
+		t.Fatal(err)
+	}
+	handler := metricsServer{gatherer: prometheus.NewRegistry(), readiness: n.readiness()}.handler()
+	ask := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return w.Code, w.Body.String()
+	}
+	expect := func(path string, code int, words string) {
+		t.Helper()
+		if got, text := ask(path); got != code || !strings.Contains(text, words) {
+			t.Errorf("%s: got %d %q, want %d with %q", path, got, text, code, words)
+		}
+	}
+	expect("/healthz", http.StatusOK, "ok")
+	expect("/readyz", http.StatusInternalServerError, "mount pods: ")
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	for _, run := range []func(context.Context) error{keeper.Run, n.registration.Run} {
+		running.Go(func() {
+			if err := run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	// The kubelet asks as soon as it sees the socket, and says then what has become of it.
+	kubelet, err := grpc.NewClient("unix://"+filepath.Join(dir, csi.DefaultName+"-reg.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kubelet.Close()
+	notify := func(s *pluginregistration.RegistrationStatus) {
+		t.Helper()
+		if _, err := pluginregistration.NewRegistrationClient(kubelet).NotifyRegistrationStatus(ctx, s, grpc.WaitForReady(true)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	notify(&pluginregistration.RegistrationStatus{Error: "the name is taken"})
+	if err := keeper.Release(ctx, "/none"); err != nil { // it answers when it is up
+		t.Fatal(err)
+	}
+	expect("/readyz", http.StatusInternalServerError, "registration: the kubelet refuses driver "+csi.DefaultName+": the name is taken")
+	expect("/healthz", http.StatusOK, "ok")
+	notify(&pluginregistration.RegistrationStatus{PluginRegistered: true})
+	expect("/readyz", http.StatusOK, "ok")
+}
+
+// noSessions is a broker without sessions.
+type noSessions struct{ mountpod.Broker }
+
+func (noSessions) Close(context.Context, mount.SessionID, time.Duration) error { return nil }
+
+// noPods is an API server without Mount Pods.
+type noPods struct{ mountpod.Pods }
+
+func (noPods) Watch(ctx context.Context, h mountpod.Handler) error {
+	h.Synced()
+	<-ctx.Done()
+	return nil
 }
 
 func TestCSIControllerNeedsItsWorker(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"github.com/sidemount/sidemount/csi/podsession"
 	"github.com/sidemount/sidemount/csi/registration"
 	"github.com/sidemount/sidemount/mount/broker"
+	"github.com/sidemount/sidemount/node"
 )
 
 // csiNodeOptions are the flags of "sidemount csi node".
@@ -284,7 +285,15 @@ func (n *csiNode) serveCSI(context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.serve(&o.csiOptions, csi.Options{Node: service})
+	return n.serve(&o.csiOptions, csi.Options{Node: service, Ready: n.keeper.Check}, n.readiness()...)
+}
+
+// readiness is what pods on this node wait for. A driver that lacks it is not restarted, since that would not help.
+func (n *csiNode) readiness() []node.HealthCheck {
+	return []node.HealthCheck{
+		{Name: "mount pods", Check: n.keeper.Check},
+		{Name: "registration", Check: func(ctx context.Context) error { return n.registration.Check(ctx) }},
+	}
 }
 
 // register makes the driver known to the kubelet. That the kubelet refuses it is said in the log and does not end the driver, which

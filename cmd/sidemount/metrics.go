@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -119,15 +120,13 @@ func (c podCensus) Collect(out chan<- prometheus.Metric) {
 type metricsServer struct {
 	address  string
 	gatherer prometheus.Gatherer
-	checks   []node.HealthCheck
+	// checks are for /healthz, readiness what /readyz asks besides.
+	checks, readiness []node.HealthCheck
 }
 
 // Run serves until ctx ends.
 func (s metricsServer) Run(ctx context.Context) error {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
-	mux.HandleFunc("GET /healthz", s.health)
-	server := &http.Server{Addr: s.address, Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
+	server := &http.Server{Addr: s.address, Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
@@ -136,12 +135,23 @@ func (s metricsServer) Run(ctx context.Context) error {
 	return nil
 }
 
-func (s metricsServer) health(w http.ResponseWriter, r *http.Request) {
-	for _, c := range s.checks {
-		if err := c.Check(r.Context()); err != nil {
-			http.Error(w, c.Name+": "+err.Error(), http.StatusInternalServerError)
-			return
+func (s metricsServer) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	mux.HandleFunc("GET /healthz", runChecks(s.checks))
+	mux.HandleFunc("GET /readyz", runChecks(slices.Concat(s.checks, s.readiness)))
+	return mux
+}
+
+// runChecks tells the first check that fails.
+func runChecks(checks []node.HealthCheck) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		for _, c := range checks {
+			if err := c.Check(r.Context()); err != nil {
+				http.Error(w, c.Name+": "+err.Error(), http.StatusInternalServerError)
+				return
+			}
 		}
+		fmt.Fprint(w, "ok")
 	}
-	fmt.Fprint(w, "ok")
 }

@@ -194,6 +194,21 @@ func (k *Keeper) ready(ctx context.Context) error {
 	}
 }
 
+// Check returns nil if the keeper has read its state and runs, else an error that wraps mount.ErrUnavailable.
+func (k *Keeper) Check(context.Context) error {
+	select {
+	case <-k.down:
+		return ErrEnded
+	default:
+	}
+	select {
+	case <-k.up:
+		return nil
+	default:
+		return fmt.Errorf("the keeper of mount pods is starting: %w", mount.ErrUnavailable)
+	}
+}
+
 // known waits until all Mount Pods of this node have been seen.
 func (k *Keeper) known(ctx context.Context) error {
 	select {
