@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/mount/admin"
@@ -25,7 +26,9 @@ type ControllerOptions struct {
 	// Claims and Nodes read the objects that templates of a StorageClass speak of. nil: such a StorageClass is refused.
 	Claims Claims
 	Nodes  Nodes
-	// Log takes warnings about settings that are not followed. Default: the standard logger.
+	// Recorder takes events about claims whose StorageClass has settings that are not followed. nil: the log is told.
+	Recorder record.EventRecorder
+	// Log is told of what concerns no claim. Default: the standard logger.
 	Log logrus.FieldLogger
 }
 
@@ -36,12 +39,13 @@ type ControllerOptions struct {
 // a Secret there is no file system that could be asked.
 type controller struct {
 	spec.UnimplementedControllerServer
-	admin   admin.Service
-	volumes Describer
-	claims  Claims
-	nodes   Nodes
-	log     logrus.FieldLogger
-	under   operations
+	admin    admin.Service
+	volumes  Describer
+	claims   Claims
+	nodes    Nodes
+	recorder record.EventRecorder
+	log      logrus.FieldLogger
+	under    operations
 }
 
 var _ spec.ControllerServer = (*controller)(nil)
@@ -54,7 +58,7 @@ func NewController(o ControllerOptions) (spec.ControllerServer, error) {
 	if o.Log == nil {
 		o.Log = logrus.StandardLogger()
 	}
-	return &controller{admin: o.Admin, volumes: o.Volumes, claims: o.Claims, nodes: o.Nodes, log: o.Log}, nil
+	return &controller{admin: o.Admin, volumes: o.Volumes, claims: o.Claims, nodes: o.Nodes, recorder: o.Recorder, log: o.Log}, nil
 }
 
 var controllerCapabilities = []spec.ControllerServiceCapability_RPC_Type{

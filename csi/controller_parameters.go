@@ -36,6 +36,8 @@ type plan struct {
 	pattern bool
 	// attributes become the PersistentVolume's, except for the path.
 	attributes map[string]string
+	// warnings tell which settings are not followed.
+	warnings []string
 }
 
 // plan understands a request. It reads API objects only where a template of the StorageClass needs them.
@@ -67,9 +69,7 @@ func (c *controller) plan(ctx context.Context, id string, r *spec.CreateVolumeRe
 	if err != nil {
 		return plan{}, curable(err)
 	}
-	for _, warning := range described.Warnings {
-		c.log.WithField("volume", id).WithField("warning", warning).Warn("setting is not followed")
-	}
+	p.warnings = append(finalizerWarning(parameters), described.Warnings...)
 	return p.complete(id, described.Volume, r.GetVolumeContentSource())
 }
 

@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/mount/admin"
@@ -80,16 +81,17 @@ type stand struct {
 	*running
 	memory  *memory
 	cluster *cluster
+	events  *record.FakeRecorder
 }
 
 func newStand(t *testing.T) *stand {
 	t.Helper()
-	s := &stand{memory: newMemory(), cluster: shop()}
+	s := &stand{memory: newMemory(), cluster: shop(), events: record.NewFakeRecorder(100)}
 	resolver, err := sidecar.NewResolver(sidecar.Options{Objects: s.cluster})
 	if err != nil {
 		t.Fatal(err)
 	}
-	controller, err := NewController(ControllerOptions{Admin: s.memory, Volumes: resolver, Claims: s.cluster, Nodes: s.cluster})
+	controller, err := NewController(ControllerOptions{Admin: s.memory, Volumes: resolver, Claims: s.cluster, Nodes: s.cluster, Recorder: s.events})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +154,7 @@ func TestAStorageClassNeedsNoParameters(t *testing.T) {
 
 func TestVolumeLife(t *testing.T) {
 	s := newStand(t)
-	r := request("pvc-1", "juicefs/mount-cpu-limit", "3", "secretFinalizer", "true", "mountOptions", "writeback")
+	r := request("pvc-1", "juicefs/mount-cpu-limit", "3", "secretFinalizer", "false", "mountOptions", "writeback")
 	v := s.make(t, r)
 	want := map[string]string{
 		"subPath": "pvc-1", "juicefs/mount-cpu-limit": "3", "mountOptions": "writeback",

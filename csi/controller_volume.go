@@ -46,6 +46,7 @@ func (c *controller) CreateVolume(ctx context.Context, r *spec.CreateVolumeReque
 	if err != nil {
 		return nil, curable(err)
 	}
+	c.warn(ctx, id, r.GetParameters(), p.warnings)
 	return &spec.CreateVolumeResponse{Volume: &spec.Volume{
 		VolumeId:      volume.ID,
 		CapacityBytes: volume.CapacityBytes,

@@ -61,13 +61,15 @@ func runCSIController(ctx context.Context, o *csiControllerOptions) error {
 	if err != nil {
 		return err
 	}
+	d := newCSIDriver()
+	events := newRecorder(clients.events, "")
+	d.add("events", events.Run)
 	service, err := csi.NewController(csi.ControllerOptions{
-		Admin: admin.NewClient(o.workerSocket), Volumes: volumes, Claims: objects, Nodes: objects,
+		Admin: admin.NewClient(o.workerSocket), Volumes: volumes, Claims: objects, Nodes: objects, Recorder: events,
 	})
 	if err != nil {
 		return err
 	}
-	d := newCSIDriver()
 	if err := d.serve(&o.csiOptions, csi.Options{Controller: service}); err != nil {
 		return err
 	}
