@@ -104,7 +104,9 @@ func serveUntilStuck(dev *os.File) {
 
 var _ = Describe("A client that answers pings and not the mount", func() {
 	It("is replaced, and what has waited for it goes on", func() {
-		n := newNode(func(o *broker.Options) { o.Stuck, o.ProbeTimeout, o.Liveness = 2*time.Second, 500*time.Millisecond, 500*time.Millisecond })
+		n := newNode(func(o *broker.Options) {
+			o.Stuck, o.ProbeTimeout, o.Liveness = 2*time.Second, 500*time.Millisecond, 500*time.Millisecond
+		})
 		r := n.request("stuck")
 		_, err := n.Open(context.Background(), r)
 		Expect(err).NotTo(HaveOccurred())
