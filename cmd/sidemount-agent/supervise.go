@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/sidemount/sidemount/mount"
 	"github.com/sidemount/sidemount/sidecar/grant"
@@ -30,6 +31,7 @@ func runSupervisor(args []string) int {
 	flags.StringVar(&o.MountsDir, "mounts-dir", "/run/sidemount/mounts", "directory of the mounts, mounted with Bidirectional propagation")
 	flags.StringVar(&o.InstallDir, "install-dir", "/run/sidemount/bin", "directory in which the clients' containers find this program")
 	flags.DurationVar(&o.Grace, "grace", 0, "how long ending the sessions may take (default 10s)")
+	flags.DurationVar(&o.Broker.Orphan, "orphan-timeout", time.Hour, "how long calls may wait for a volume's client when none comes back; then they fail and the volume is mounted anew; 0 for ever")
 	flags.StringVar(&asking.ServerName, "server-name", "", "name in the service's certificate")
 	flags.StringVar(&asking.TokenFile, "token", "/run/sidemount/token/token", "file with the pod's token")
 	flags.Func("server", "address of the service that knows the volumes, host:port; may be repeated", func(text string) error {

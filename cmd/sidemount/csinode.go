@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -38,6 +39,7 @@ type csiNodeOptions struct {
 	maxVolumes                      int64
 	topology                        map[string]string
 	registrationDir, registeredPath string
+	orphanTimeout                   time.Duration
 }
 
 func newCSINodeCommand() *cobra.Command {
@@ -72,6 +74,7 @@ func (o *csiNodeOptions) addTo(f *pflag.FlagSet) {
 	f.BoolVar(&o.hostNetwork, "mount-host-network", false, "run Mount Pods in the network of the host")
 	f.BoolVar(&o.sidecars, "sidecars", false, "serve the volumes of pods that bring sidecars of their own by these (sidemount.io/injection=node); needs the right to get pods")
 	f.Int64Var(&o.maxVolumes, "max-volumes", 0, "volumes of the driver that pods of this node may have; 0 for any number")
+	addOrphanTimeout(f, &o.orphanTimeout)
 	f.StringToStringVar(&o.topology, "topology", nil, "topology of this node, as labels that the kubelet puts on the Node, e.g. topology.example.com/rack=7")
 	f.StringVar(&o.registrationDir, "registration-dir", "", "the kubelet's directory of plugins (default: plugins_registry below --kubelet-dir)")
 	f.StringVar(&o.registeredPath, "kubelet-endpoint", "", "--endpoint as the kubelet sees it (default: the same)")
@@ -92,6 +95,9 @@ func (o *csiNodeOptions) complete() (err error) {
 		if !filepath.IsAbs(dir) {
 			return fmt.Errorf("--%s %q: want an absolute path", name, dir)
 		}
+	}
+	if err := checkOrphanTimeout(o.orphanTimeout); err != nil {
+		return err
 	}
 	switch corev1.PullPolicy(o.pullPolicy) {
 	case corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
@@ -184,6 +190,7 @@ func (n *csiNode) holdSessions(context.Context) (err error) {
 		RunDir:    o.runDir,
 		StateDir:  filepath.Join(o.stateDir, "sessions"),
 		AgentPath: n.agent(),
+		Orphan:    o.orphanTimeout,
 		OnEvent: func(e broker.Event) {
 			n.keeper.Notify(e)
 			n.podSessions.Notify(e)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -36,6 +37,7 @@ type nodeOptions struct {
 	seccompDefault                               bool
 	metricsAddress, logLevel, logFormat          string
 	parallelPulls, parallelSandboxes             int
+	orphanTimeout                                time.Duration
 }
 
 func newNodeCommand() *cobra.Command {
@@ -83,6 +85,7 @@ func (o *nodeOptions) addTo(f *pflag.FlagSet) {
 	f.BoolVar(&o.seccompDefault, "seccomp-default", false, "apply the runtime's seccomp profile to pods that ask for none")
 	f.IntVar(&o.parallelPulls, "parallel-pulls", 5, "images pulled at a time")
 	f.IntVar(&o.parallelSandboxes, "parallel-sandboxes", 8, "pod sandboxes created at a time")
+	addOrphanTimeout(f, &o.orphanTimeout)
 	f.StringVar(&o.metricsAddress, "metrics-address", "", "address for /metrics and /healthz without authentication, e.g. 127.0.0.1:10255 (default: none)")
 	f.StringVar(&o.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -102,8 +105,25 @@ func (o *nodeOptions) complete() error {
 			return fmt.Errorf("--%s %q: want an absolute path", name, dir)
 		}
 	}
+	if err := checkOrphanTimeout(o.orphanTimeout); err != nil {
+		return err
+	}
 	if (o.tlsCertFile == "") != (o.tlsPrivateKeyFile == "") {
 		return fmt.Errorf("--tls-cert-file and --tls-private-key-file go together")
+	}
+	return nil
+}
+
+// addOrphanTimeout adds the flag of broker.Options.Orphan. An hour is longer than most outages of a back end or a registry, and shorter than the patience of whoever waits for a
+// process that cannot be killed.
+func addOrphanTimeout(f *pflag.FlagSet, to *time.Duration) {
+	f.DurationVar(to, "orphan-timeout", time.Hour, "how long calls may wait for a volume's client when none comes back; then they fail, open files are lost and the volume is mounted anew; "+
+		"0 for ever")
+}
+
+func checkOrphanTimeout(d time.Duration) error {
+	if d < 0 {
+		return fmt.Errorf("--orphan-timeout %s: want a duration, or 0", d)
 	}
 	return nil
 }

@@ -213,6 +213,7 @@ func (n *virtualNode) holdSessions(ctx context.Context) (err error) {
 		RunDir:    o.runDir,
 		StateDir:  filepath.Join(o.rootDir, "sessions"),
 		AgentPath: filepath.Join(agentDir, agentName),
+		Orphan:    o.orphanTimeout,
 		// Sidecars are injected so that their applications receive mounts; those that run get the volume back this way.
 		Cover: true,
 		OnEvent: func(e broker.Event) {

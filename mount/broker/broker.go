@@ -36,6 +36,9 @@ type Options struct {
 	// Stuck is how long a client may leave requests unanswered, and not answer a probe either, before it is replaced although it runs. It should be
 	// longer than an outage of the volume's back end that the client sits out by itself. Default 2 min.
 	Stuck time.Duration
+	// Orphan is how long requests may wait for a client when none comes back; then the session is lost, and they fail. It counts anew after a restart of the broker and while
+	// nothing waits. It should be longer than any outage of a back end, a registry or a runtime that open files are to outlive. Default 0: for ever.
+	Orphan time.Duration
 	// ProbeTimeout is how long a probe of a mount may take. Default 10 s.
 	ProbeTimeout time.Duration
 	// NoResend treats the kernel as one that cannot give a new client the requests of a dead one (before Linux 6.9): they are answered with EINTR. Default false: the kernel says

@@ -24,7 +24,7 @@ const (
 	ClientUpgradeFailed Reason = "ClientUpgradeFailed"
 	// SessionRestored: broker and agent have found each other again; the client has served on meanwhile.
 	SessionRestored Reason = "SessionRestored"
-	// SessionLost: both holders were gone, or somebody else has ended the mount; it must be opened again.
+	// SessionLost: both holders were gone, no client has come back in Options.Orphan, or somebody else has ended the mount; it must be opened again.
 	SessionLost Reason = "SessionLost"
 	// SessionClosed: the session has ended in order.
 	SessionClosed Reason = "SessionClosed"

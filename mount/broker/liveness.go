@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"time"
@@ -17,10 +18,12 @@ const deaf = 3
 
 // watchOver looks for what does not end by itself: an agent or a client that no longer runs, and a client that runs and does not answer.
 //
+// It also gives a session up for which no client comes back.
+//
 // Pings find a process that is stopped or starved, and cost next to nothing. Only when requests wait at two checks in a row is the mount itself probed. A client
 // that answers pings and not the mount may be waiting for its metadata engine, so it is given the time of Options.Stuck.
 func (s *session) watchOver(ctx context.Context) {
-	var stuckSince time.Time
+	var stuckSince, orphanedSince time.Time
 	waiting := 0
 	for {
 		select {
@@ -29,12 +32,17 @@ func (s *session) watchOver(ctx context.Context) {
 		case <-time.After(jitter(s.b.o.Liveness)):
 		}
 		a, serving := s.ping(ctx)
-		if a == nil || !serving {
-			stuckSince, waiting = time.Time{}, 0
-			continue
-		}
 		n, err := s.b.control.Waiting(s.device)
-		if err != nil || n == 0 {
+		if err != nil || n == 0 || !s.isUnserved() {
+			orphanedSince = time.Time{}
+		} else if orphanedSince.IsZero() {
+			orphanedSince = time.Now()
+		}
+		if limit := s.b.o.Orphan; limit > 0 && !orphanedSince.IsZero() && time.Since(orphanedSince) >= limit && ctx.Err() == nil {
+			s.lose(fmt.Sprintf("requests have waited for %s and no client has come", limit))
+			return
+		}
+		if err != nil || n == 0 || a == nil || !serving {
 			stuckSince, waiting = time.Time{}, 0
 			continue
 		}
@@ -53,6 +61,13 @@ func (s *session) watchOver(ctx context.Context) {
 			s.replace(ctx, a, "requests are not answered")
 		}
 	}
+}
+
+// isUnserved: there is no client that is known to answer. An upgrade has deadlines of its own.
+func (s *session) isUnserved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.ready && !s.ending && !s.switching
 }
 
 // jitter spreads the checks of many sessions.

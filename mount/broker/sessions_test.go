@@ -235,6 +235,28 @@ var _ = Describe("A session", func() {
 		Expect(os.ReadDir(target)).To(BeEmpty())
 	})
 
+	It("is lost, not hung, when requests have waited long and neither agent nor client comes back", func() {
+		n := newNode(func(o *broker.Options) { o.Orphan, o.Liveness = 2*time.Second, 200*time.Millisecond })
+		target, s := n.open("orphan")
+		s.kill()
+		Consistently(func() []broker.Event { return n.seen(broker.SessionLost) }).WithTimeout(3*time.Second).Should(BeEmpty(), "nobody waits")
+		start := time.Now()
+		read := make(chan error, 1)
+		go func() {
+			_, err := os.ReadDir(target)
+			read <- err
+		}()
+		var err error
+		Eventually(read).WithTimeout(10 * time.Second).Should(Receive(&err))
+		Expect(errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.ENOTCONN)).To(BeTrue(), "%v", err)
+		Expect(time.Since(start)).To(BeNumerically(">=", 2*time.Second))
+		Eventually(func() []broker.Event { return n.seen(broker.SessionLost) }).WithTimeout(5 * time.Second).Should(
+			ConsistOf(HaveField("Cause", "requests have waited for 2s and no client has come")))
+		Eventually(n.Sessions).Should(BeEmpty())
+		n.open("orphan")
+		Expect(os.ReadDir(target)).To(BeEmpty())
+	})
+
 	It("is lost when somebody else ends its mount", func() {
 		n := newNode()
 		target, s := n.open("ended")
