@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sidemount/sidemount/mount/fuse"
 )
 
 // A lease is a pipe that nobody writes to. An agent and its client hold the writing end, so that the reading end sees its end exactly when the last process
@@ -26,15 +26,16 @@ func newLease() (hold, watch *os.File, err error) {
 
 // isLease tells whether a file that an agent has deposited is the reading end of a pipe.
 func isLease(f *os.File) bool {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+	st, err := fuse.Identify(f)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
 		return false
 	}
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
-	return err == nil && flags&unix.O_ACCMODE == unix.O_RDONLY && flags&unix.O_NONBLOCK != 0
+	// One that came without O_NONBLOCK is not with Go's poller, and nobody could wait for it with a deadline.
+	return err == nil && flags&unix.O_ACCMODE == unix.O_RDONLY && f.SetReadDeadline(time.Time{}) == nil
 }
 
-// released waits until nobody holds the lease.
+// released waits until nobody holds the lease. It never reads: whoever has deposited the lease may make it blocking at any time, and a read would then wait for ever.
 func released(ctx context.Context, watch *os.File) error {
 	if watch == nil {
 		return nil
@@ -50,15 +51,33 @@ func released(ctx context.Context, watch *os.File) error {
 		}
 		watch.SetReadDeadline(time.Time{})
 	}()
-	var one [1]byte
-	n, err := watch.Read(one[:])
-	switch {
-	case errors.Is(err, io.EOF):
-		return nil
-	case err == nil && n > 0:
-		return errors.New("somebody writes to the lease")
-	case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.EAGAIN):
-		return fmt.Errorf("an earlier client is still there: %w", ctx.Err())
+	raw, err := watch.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("wait for an earlier client: %w", err)
 	}
-	return fmt.Errorf("wait for an earlier client: %w", err)
+	var state int16
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		state, failed = readiness(int32(fd))
+		return failed != nil || state != 0
+	})
+	switch err = errors.Join(err, failed); {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("an earlier client is still there: %w", ctx.Err())
+	case err != nil:
+		return fmt.Errorf("wait for an earlier client: %w", err)
+	case state&unix.POLLIN != 0:
+		return errors.New("somebody writes to the lease")
+	}
+	return nil
+}
+
+// readiness is what poll(2) says of a pipe's reading end: nothing, POLLIN or POLLHUP.
+func readiness(fd int32) (int16, error) {
+	p := []unix.PollFd{{Fd: fd, Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(p, 0); err != unix.EINTR {
+			return p[0].Revents, err
+		}
+	}
 }
