@@ -77,9 +77,13 @@ func (s *session) accept(ctx context.Context, running *sync.WaitGroup) {
 			continue
 		}
 		running.Go(func() {
-			defer func() { <-room }()
 			defer conn.Close()
 			s.meet(ctx, conn)
+			// Not waited for: whoever serves what cannot be closed may outlive the session, and even this process's wish to end.
+			go func() {
+				conn.Settle()
+				<-room
+			}()
 		})
 	}
 }
@@ -126,7 +130,7 @@ func (s *session) meet(ctx context.Context, conn *wire.Conn) {
 		return
 	}
 	if err := s.claim(ctx, a, m); err != nil {
-		wire.CloseAll(got)
+		conn.Discard(ctx, got)
 		s.refuse(ctx, conn, "", err)
 		return
 	}
@@ -201,7 +205,7 @@ func (s *session) exchange(ctx context.Context, a *agent, m wire.Message, got []
 	case wire.Deposit:
 		return s.take(ctx, a, m, got)
 	}
-	wire.CloseAll(got)
+	a.conn.Discard(ctx, got)
 	return "", fmt.Errorf("%s is no introduction: %w", m.Type, wire.ErrProtocol)
 }
 
@@ -260,7 +264,7 @@ func (s *session) awaitFiles(ctx context.Context) error {
 
 // take gets the session back from an agent after a restart of the broker. An agent whose connection merely broke deposits too; then there is nothing to take.
 func (s *session) take(ctx context.Context, a *agent, m wire.Message, got []*os.File) (wire.Cause, error) {
-	if cause, err := s.takeFiles(m, got); err != nil {
+	if cause, err := s.takeFiles(ctx, a, m, got); err != nil {
 		return cause, err
 	}
 	s.learn(m)
@@ -275,23 +279,23 @@ func (s *session) take(ctx context.Context, a *agent, m wire.Message, got []*os.
 }
 
 // takeFiles takes device, memory and the serving agent's lease, if this broker has none. It owns got.
-func (s *session) takeFiles(m wire.Message, got []*os.File) (wire.Cause, error) {
+func (s *session) takeFiles(ctx context.Context, a *agent, m wire.Message, got []*os.File) (wire.Cause, error) {
 	s.mu.Lock()
 	have, ending := s.files != nil, s.ending
 	s.mu.Unlock()
 	if m.Session != s.request.ID || m.Mount != s.mount || ending {
-		wire.CloseAll(got)
+		a.conn.Discard(ctx, got)
 		return wire.CauseStale, fmt.Errorf("deposit of another session: %w", mount.ErrRefused)
 	}
 	if !have {
 		if err := s.verify(m, got); err != nil {
-			wire.CloseAll(got)
+			a.conn.Discard(ctx, got)
 			return "", err
 		}
 		have = !s.restoreFrom(m, got)
 	}
 	if have {
-		wire.CloseAll(got)
+		a.conn.Discard(ctx, got)
 	}
 	return "", nil
 }

@@ -41,7 +41,7 @@ func (s *session) follow(ctx context.Context, a *agent) {
 			return
 		}
 		handled := s.onBacking(ctx, a, m, got)
-		wire.CloseAll(got)
+		a.conn.Discard(ctx, got)
 		if handled {
 			continue
 		}

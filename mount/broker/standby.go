@@ -81,12 +81,12 @@ func (s *session) provide(ctx context.Context, a *agent) error {
 // park takes back a standby agent after a restart of the broker. What it holds may be all that is left of the session.
 func (s *session) park(ctx context.Context, a *agent, m wire.Message, got []*os.File) (wire.Cause, error) {
 	watch := got[3]
-	if cause, err := s.takeFiles(m, got[:3]); err != nil {
-		watch.Close()
+	if cause, err := s.takeFiles(ctx, a, m, got[:3]); err != nil {
+		a.conn.Discard(ctx, got[3:])
 		return cause, err
 	}
 	if !isLease(watch) {
-		watch.Close()
+		a.conn.Discard(ctx, got[3:])
 		return "", fmt.Errorf("deposited file is not the agent's lease: %w", mount.ErrRefused)
 	}
 	s.mu.Lock()

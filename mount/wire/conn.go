@@ -18,6 +18,8 @@ type Conn struct {
 	file *os.File
 	raw  syscall.RawConn
 	send sync.Mutex
+	// closing counts what closes received files.
+	closing sync.WaitGroup
 }
 
 // NewConn takes over a non-blocking SOCK_SEQPACKET socket; on error the caller still owns it.
@@ -101,6 +103,9 @@ func (c *Conn) Receive(ctx context.Context) (Message, []*os.File, error) {
 	}); werr != nil {
 		err = unusable(werr)
 	}
+	if err != nil && len(numbers) > 0 {
+		_ = c.closeBy(ctx, func() { closeNumbers(numbers) })
+	}
 	if err == io.EOF || errors.Is(err, unix.ECONNRESET) {
 		return Message{}, nil, io.EOF
 	}
@@ -112,17 +117,19 @@ func (c *Conn) Receive(ctx context.Context) (Message, []*os.File, error) {
 		err = fmt.Errorf("%s with %d files: %w", m.Type, len(numbers), ErrProtocol)
 	}
 	if err != nil {
-		closeNumbers(numbers)
+		if len(numbers) > 0 {
+			_ = c.closeBy(ctx, func() { closeNumbers(numbers) })
+		}
 		return Message{}, nil, err
 	}
-	got, err := ownAll(numbers)
+	got, err := c.ownAll(ctx, numbers)
 	if err != nil {
 		return Message{}, nil, fmt.Errorf("%s: %w", m.Type, err)
 	}
 	return m, got, nil
 }
 
-// receive takes one datagram without waiting. Whatever files came with it are returned or closed.
+// receive takes one datagram without waiting. Whatever files came with it are returned, also on error.
 func receive(fd int) ([]byte, []int, error) {
 	var size int
 	err := retry(func() (err error) {
@@ -153,11 +160,7 @@ func receive(fd int) ([]byte, []int, error) {
 	case flags&unix.MSG_CTRUNC != 0:
 		err = fmt.Errorf("more than %d files: %w", maxFiles, ErrProtocol)
 	}
-	if err != nil {
-		closeNumbers(got)
-		return nil, nil, err
-	}
-	return b[:n], got, nil
+	return b[:n], got, err
 }
 
 // bound makes an operation end with ctx; the function that it returns must run afterwards.

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -30,45 +32,83 @@ func parseRights(oob []byte) ([]int, error) {
 	return got, nil
 }
 
-// ownAll makes files of numbers. On error all numbers are closed.
-func ownAll(numbers []int) ([]*os.File, error) {
+// Discard closes files that the connection has brought, and does not wait for that longer than until ctx ends: closing a file of FUSE waits for its server, for ever if it
+// likes. What is not closed then goes on by itself; see Settle.
+func (c *Conn) Discard(ctx context.Context, files []*os.File) {
+	if len(files) > 0 {
+		_ = c.closeBy(ctx, func() { CloseAll(files) }) // the caller has a ctx of its own to look at
+	}
+}
+
+// Settle waits until all files are closed that were to be. Nobody receives any more. Whoever accepts connections from tenants counts one that is not settled, or a tenant could
+// have every thread of this process close a file.
+func (c *Conn) Settle() { c.closing.Wait() }
+
+func (c *Conn) closeBy(ctx context.Context, closeAll func()) error {
+	closed := make(chan struct{})
+	c.closing.Go(func() {
+		defer close(closed)
+		closeAll()
+	})
+	select {
+	case <-closed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ownAll makes files of numbers. On error there are none.
+func (c *Conn) ownAll(ctx context.Context, numbers []int) ([]*os.File, error) {
 	var all []*os.File
+	var spare []int
+	var err error
 	for i, number := range numbers {
-		f, err := own(number)
-		if err != nil {
-			CloseAll(all)
-			closeNumbers(numbers[i:])
-			return nil, fmt.Errorf("take over a file: %w", err)
+		var f *os.File
+		var left bool
+		if f, left, err = own(number); err != nil {
+			err = fmt.Errorf("take over a file: %w", err)
+			spare = append(spare, numbers[i:]...)
+			break
 		}
 		all = append(all, f)
+		if left {
+			spare = append(spare, number)
+		}
+	}
+	if len(spare) > 0 {
+		err = errors.Join(err, c.closeBy(ctx, func() { closeNumbers(spare) }))
+	}
+	if err != nil {
+		c.Discard(ctx, all)
+		return nil, err
 	}
 	return all, nil
 }
 
-// own makes a file of a number, which stays the caller's on error. Only a pipe, which is a lease, may get to Go's poller.
+// own makes a file of a number, which stays the caller's if it is left, and on error. Only a pipe, which is a lease, may get to Go's poller.
 //
 // os.NewFile registers whatever is non-blocking with epoll, and epoll asks the file at once whether it is ready. A FUSE file passes that on as a request to its server,
 // with the lock held that the whole process needs to learn of any readiness: one file would stop everything. Who has sent the file can make it non-blocking at
 // any time, so its flags say nothing: the file object is made of something blocking first, and then the file is put in its place.
-func own(number int) (*os.File, error) {
+func own(number int) (f *os.File, left bool, err error) {
 	pipe, err := isPipe(number)
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	if pipe {
-		return os.NewFile(uintptr(number), "received"), nil
+		return os.NewFile(uintptr(number), "received"), false, nil
 	}
 	place, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
-	f := os.NewFile(uintptr(place), "received")
+	f = os.NewFile(uintptr(place), "received")
 	if err := retry(func() error { return unix.Dup3(number, place, unix.O_CLOEXEC) }); err != nil {
 		f.Close()
-		return nil, err
+		return nil, true, err
 	}
-	unix.Close(number)
-	return f, nil
+	return f, true, nil
 }
 
 // isPipe asks for nothing but the type, which is known without asking the file system and never changes.

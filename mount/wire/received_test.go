@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"context"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -41,6 +43,40 @@ func TestReceivedFileIsNotPolled(t *testing.T) {
 	}
 	if n := fs.Asked(fusetest.Poll); n != 0 {
 		t.Errorf("the file system was asked for readiness %d times by using the file", n)
+	}
+}
+
+// A tenant's server that does not answer when a file is closed keeps the connection that brought it, and nothing else.
+func TestReceivedFileThatCannotBeClosed(t *testing.T) {
+	number := -1
+	var conns []*Conn
+	t.Cleanup(func() { // when the file system has ended
+		unix.Close(number)
+		for _, c := range conns {
+			c.Settle()
+		}
+	})
+	fs := fusetest.New(t, fusetest.Flush)
+	number, err := fs.Open(unix.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, message := range map[string]string{"a good message": `{"v":1,"type":"back","request":1}`, "a bad one": `{"v":1,"type":"hello"}`, "no message": `{`} {
+		c, raw := pair(t)
+		if err := unix.Sendmsg(raw, []byte(message), unix.UnixRights(number), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if _, files, err := c.Receive(ctx); err == nil {
+			t.Errorf("%s: got %d files", name, len(files))
+		}
+		conns = append(conns, c)
+	}
+	for ctx := within(t); fs.Asked(fusetest.Flush) < len(conns); runtime.Gosched() {
+		if ctx.Err() != nil {
+			t.Fatalf("%d files are being closed", fs.Asked(fusetest.Flush))
+		}
 	}
 }
 
