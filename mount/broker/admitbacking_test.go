@@ -1,14 +1,17 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemount/sidemount/mount"
+	"github.com/sidemount/sidemount/mount/fuse/fusetest"
 )
 
 func TestAdmitBacking(t *testing.T) {
@@ -60,7 +63,8 @@ func TestInspect(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := os.NewFile(uintptr(fd), name)
-		b, err := inspect(f)
+		inspector := newBackings()
+		b, err := inspector.inspect(t.Context(), f)
 		if err == nil {
 			err = admitBacking(b)
 		}
@@ -68,5 +72,33 @@ func TestInspect(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		f.Close()
+	}
+}
+
+func TestInspectDoesNotWaitForATenantsServer(t *testing.T) {
+	fs := fusetest.New(t, fusetest.GetAttr, fusetest.StatFS)
+	s := newBackings()
+	for name, c := range map[string]struct {
+		flags int
+		ok    bool
+	}{"for both": {unix.O_RDWR, true}, "for reading": {unix.O_RDONLY, false}, "for reading, again": {unix.O_RDONLY, false}} {
+		number, err := fs.Open(c.flags)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := os.NewFile(uintptr(number), name)
+		defer f.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err = s.inspect(ctx, f)
+		if (err == nil) != c.ok || err != nil && !errors.Is(err, mount.ErrRefused) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := fs.Asked(fusetest.GetAttr); n != 0 {
+		t.Errorf("attributes were asked for %d times", n)
+	}
+	if n := fs.Asked(fusetest.StatFS); n > 1 {
+		t.Errorf("the file system was asked %d times at once", n)
 	}
 }

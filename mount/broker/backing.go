@@ -21,6 +21,12 @@ import (
 type backings struct {
 	mu      sync.Mutex // held also while the kernel is told, so that nobody takes back what another message is about
 	numbers map[int32]bool
+	// asking has room for one question to a file system that may never answer it.
+	asking chan struct{}
+}
+
+func newBackings() backings {
+	return backings{numbers: map[int32]bool{}, asking: make(chan struct{}, 1)}
 }
 
 // onBacking handles what an agent passes on about backing files, and tells whether the message was of that kind. Only the agent that serves has anything to say: a
@@ -44,7 +50,7 @@ func (s *session) onBacking(ctx context.Context, a *agent, m wire.Message, got [
 	defer s.backings.mu.Unlock()
 	switch m.Type {
 	case wire.Back:
-		number, err := s.back(held.device, answer, got[0])
+		number, err := s.back(ctx, held.device, answer, got[0])
 		if !s.answerBack(ctx, a, m.Request, number, err) && err == nil {
 			s.unback(held.device, []int32{number})
 		}
@@ -67,14 +73,14 @@ func (s *session) answerBack(ctx context.Context, a *agent, request uint64, numb
 }
 
 // back registers a file for the session's client.
-func (s *session) back(device *os.File, answer []byte, f *os.File) (int32, error) {
+func (s *session) back(ctx context.Context, device *os.File, answer []byte, f *os.File) (int32, error) {
 	if !fuse.CanPassthrough(answer) {
 		return 0, fmt.Errorf("the session has not agreed on passthrough: %w", mount.ErrRefused)
 	}
 	if len(s.backings.numbers) >= wire.MaxBackings {
 		return 0, fmt.Errorf("the session has %d backing files: %w", len(s.backings.numbers), mount.ErrRefused)
 	}
-	b, err := inspect(f)
+	b, err := s.backings.inspect(ctx, f)
 	if err != nil {
 		return 0, err
 	}
@@ -119,10 +125,10 @@ func (s *session) know(device *os.File, numbers []int32) {
 type backing struct {
 	mode     uint32 // st_mode
 	flags    int    // of the open file
-	readOnly bool   // its mount, or the whole file system
+	readOnly bool   // its mount, or the whole file system; known of a file that is open for reading
 }
 
-func inspect(f *os.File) (backing, error) {
+func (s *backings) inspect(ctx context.Context, f *os.File) (backing, error) {
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
 	if err != nil {
 		return backing{}, fmt.Errorf("look at a backing file: %w", err)
@@ -130,12 +136,47 @@ func inspect(f *os.File) (backing, error) {
 	if flags&unix.O_PATH != 0 {
 		return backing{flags: flags}, nil
 	}
-	var st unix.Stat_t
-	var fs unix.Statfs_t
-	if err := errors.Join(unix.Fstat(int(f.Fd()), &st), unix.Fstatfs(int(f.Fd()), &fs)); err != nil {
+	st, err := fuse.Identify(f)
+	if err != nil {
 		return backing{}, fmt.Errorf("look at a backing file: %w", err)
 	}
-	return backing{mode: st.Mode, flags: flags, readOnly: fs.Flags&unix.ST_RDONLY != 0}, nil
+	b := backing{mode: uint32(st.Mode), flags: flags}
+	if flags&unix.O_ACCMODE == unix.O_RDONLY && b.mode&unix.S_IFMT == unix.S_IFREG {
+		b.readOnly, err = s.isReadOnly(ctx, f)
+	}
+	return b, err
+}
+
+// isReadOnly asks the file's file system, which may be one that a tenant serves: the question has a deadline, and as long as one is not answered no other is asked.
+func (s *backings) isReadOnly(ctx context.Context, f *os.File) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	select {
+	case s.asking <- struct{}{}:
+	case <-ctx.Done():
+		return false, fmt.Errorf("the file system of an earlier backing file does not answer: %w", mount.ErrRefused)
+	}
+	var fs unix.Statfs_t
+	answered := make(chan error, 1)
+	go func() {
+		defer func() { <-s.asking }()
+		raw, err := f.SyscallConn()
+		if err == nil {
+			var failed error
+			err = raw.Control(func(fd uintptr) { failed = unix.Fstatfs(int(fd), &fs) })
+			err = errors.Join(err, failed)
+		}
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		if err != nil {
+			return false, fmt.Errorf("look at a backing file's file system: %w", err)
+		}
+		return fs.Flags&unix.ST_RDONLY != 0, nil
+	case <-ctx.Done():
+		return false, fmt.Errorf("the file system of a backing file does not answer: %w", mount.ErrRefused)
+	}
 }
 
 // admitBacking is the policy about backing files. The kernel opens the file again with whatever access the application has asked for and checks no permission, so the

@@ -102,7 +102,7 @@ func (b *Broker) newSession(r Request, mountID string) *session {
 		gone:     make(chan struct{}),
 		changed:  make(chan struct{}),
 		returned: make(chan struct{}),
-		backings: backings{numbers: map[int32]bool{}},
+		backings: newBackings(),
 		met:      budget{burst: 40, every: 50 * time.Millisecond},
 		probes:   budget{burst: 100, every: 100 * time.Millisecond},
 		reports:  budget{burst: 100, every: 100 * time.Millisecond},
