@@ -57,6 +57,8 @@ type Keeper struct {
 	mu        sync.Mutex // guards what follows
 	listeners map[mount.SessionID]net.Listener
 	owners    map[mount.SessionID]runtime.Object
+	// opened is closed when the next session is there.
+	opened chan struct{}
 }
 
 // question is a socket on which probes ask about a session.
@@ -85,7 +87,7 @@ func New(o Options) (*Keeper, error) {
 	o.MountsDir = filepath.Clean(o.MountsDir)
 	return &Keeper{
 		o: o, down: make(chan struct{}), accepted: make(chan question),
-		listeners: map[mount.SessionID]net.Listener{}, owners: map[mount.SessionID]runtime.Object{},
+		listeners: map[mount.SessionID]net.Listener{}, owners: map[mount.SessionID]runtime.Object{}, opened: make(chan struct{}),
 	}, nil
 }
 
@@ -133,6 +135,7 @@ func (k *Keeper) resume(ctx context.Context) {
 		}
 		return
 	}
+	k.wake()
 	for _, s := range k.o.Broker.Sessions() {
 		if _, err := os.Lstat(k.statusSocket(s.ID)); err != nil {
 			continue // a Mount Pod's, which nobody asks about
@@ -202,25 +205,32 @@ func (k *Keeper) Open(ctx context.Context, id mount.SessionID, m sidecar.Mount, 
 	if err != nil {
 		return "", err
 	}
+	k.wake()
 	return s.Target, k.listen(ctx, id)
 }
 
 // SocketDir is the directory that a session's sidecar is to see.
 func (k *Keeper) SocketDir(id mount.SessionID) string { return k.o.Broker.SocketDir(id) }
 
-// look is the pause between two looks for a session.
-const look = 20 * time.Millisecond
+// wake has those look again who wait for a session.
+func (k *Keeper) wake() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	close(k.opened)
+	k.opened = make(chan struct{})
+}
 
 // Await waits until a session is open. The volumes of a pod are published side by side, and nobody knows which one comes first.
 func (k *Keeper) Await(ctx context.Context, id mount.SessionID) error {
-	tick := time.NewTicker(look)
-	defer tick.Stop()
 	for {
+		k.mu.Lock()
+		opened := k.opened
+		k.mu.Unlock()
 		if s, err := k.o.Broker.Status(id); err == nil && s.State != mount.Requested && s.State != mount.Closed {
 			return nil
 		}
 		select {
-		case <-tick.C:
+		case <-opened:
 		case <-ctx.Done():
 			return fmt.Errorf("the volume of session %s is not published yet: %w", id, ctx.Err())
 		}
