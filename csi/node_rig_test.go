@@ -248,10 +248,3 @@ func (c *volumeAPI) bind(name, handle string, annotations map[string]string) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "data", UID: "claim-1", Annotations: annotations},
 	}}
 }
-
-// forgetRequest makes the next publish a full one, as a restart does, without forgetting what was told.
-func (p *publications) forgetRequest(target string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.done, target)
-}

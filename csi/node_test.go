@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
@@ -555,6 +556,42 @@ func TestAnInlineVolumeMayNotLookIntoTheHost(t *testing.T) {
 	}
 }
 
+func TestAWarningIsToldOnceThoughThePublishFails(t *testing.T) {
+	r := newRig(t)
+	r.objects.bind("pv-1", "vol-1", map[string]string{"juicefs/host-path": "/etc"})
+	target := r.target("pod-1", "pv-1")
+	request := r.request("vol-1", target)
+	request.VolumeContext["mountOptions"] = "of-another-client"
+	for range 2 {
+		if err := r.publish(request); err == nil {
+			t.Fatal("a volume with an unknown option is published")
+		}
+		if _, held := r.host.Find(target); held {
+			t.Fatal("the failure is not final")
+		}
+	}
+	if n := len(r.events.Events); n != 1 {
+		t.Errorf("%d events", n)
+	}
+}
+
+func TestWhatWasToldIsForgottenWhenNobodyTriesAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p publications
+		for _, target := range []string{"gone", "published"} {
+			if news := p.news(target, []string{"warning"}); len(news) != 1 {
+				t.Errorf("%s: %q is news", target, news)
+			}
+		}
+		p.add("published", fingerprint{})
+		time.Sleep(remembered + time.Second)
+		p.news("another", []string{"warning"})
+		if len(p.warned) != 2 || p.warned["published"].words == nil {
+			t.Errorf("remembered: %v", p.warned)
+		}
+	})
+}
+
 func TestAWarningIsToldOnce(t *testing.T) {
 	r := newRig(t)
 	r.objects.bind("pv-1", "vol-1", map[string]string{"juicefs/host-path": "/etc"})
@@ -562,7 +599,7 @@ func TestAWarningIsToldOnce(t *testing.T) {
 	for range 3 {
 		request := r.request("vol-1", target)
 		r.mustPublish(request)
-		r.seen.forgetRequest(target)
+		r.seen.failed(target)
 	}
 	close(r.events.Events)
 	var events []string

@@ -133,7 +133,7 @@ func (n *Node) unfinished(ctx context.Context, p publication, err error) error {
 	if look != nil || on != nil {
 		return err // an earlier publish has succeeded, and its target is in use
 	}
-	n.seen.forget(p.target.real)
+	n.seen.failed(p.target.real)
 	if release := n.release(context.WithoutCancel(ctx), p.target); release != nil {
 		n.log(p.target).WithError(release).Error("share of a failed publish not released")
 	}

@@ -169,7 +169,7 @@ func TestAPodBringsItsOwnSidecar(t *testing.T) {
 	for _, request := range []*spec.NodePublishVolumeRequest{r.request("vol-1", target), session, agent} {
 		r.mustPublish(request) // as the kubelet does every minute
 	}
-	r.seen.forgetRequest(target)
+	r.seen.failed(target)
 	r.mustPublish(r.request("vol-1", target)) // as after a restart
 	r.works(target, "still")
 	r.mustUnpublish("csi-sidemount-session-data", session.TargetPath)
