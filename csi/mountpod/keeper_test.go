@@ -209,10 +209,13 @@ func TestDeletedMountPodIsReplacedAndFilesStayOpen(t *testing.T) {
 		"killed":  n.Pods.Kill,
 		"failed":  func(name string) { n.Pods.Fail(name, "Evicted", "the node was low on memory") },
 	} {
-		now, ok := n.Find(filepath.Join(n.Dir, "kubelet", "one"))
-		if !ok {
-			t.Fatal("no share")
-		}
+		// The pod of the round before may still be on its way out.
+		var now mountpod.Share
+		eventually(t, "the share has one pod", func() bool {
+			now, _ = n.Find(filepath.Join(n.Dir, "kubelet", "one"))
+			pods := n.Pods.All()
+			return len(pods) == 1 && pods[0].Name == now.Pod && pods[0].DeletionTimestamp == nil
+		})
 		restarts := func() int {
 			s, err := n.Session(now.Session)
 			if err != nil {
