@@ -97,6 +97,7 @@ func (n *Node) show(t target, path string) error {
 		return err
 	}
 	defer dir.Close()
+	n.step(stepMade)
 	if err := mountpoint.BindAt(source, dir, true); err != nil {
 		if made {
 			_, undo := n.pods.remove(t)

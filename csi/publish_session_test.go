@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -39,7 +40,10 @@ type ownRig struct {
 	*rig
 	pods     *podAPI
 	sessions *podsession.Keeper
+	sidecars *Sidecars
 	agents   string
+	// stop ends the process's keeper of sessions.
+	stop func()
 }
 
 const ownUID = types.UID("uid-1")
@@ -70,8 +74,8 @@ func newOwnRig(t *testing.T) *ownRig {
 	if r.pods.pod, err = sidecar.Inject(pod, mounts, sidecar.InjectOptions{Driver: DefaultName}); err != nil {
 		t.Fatal(err)
 	}
+	r.sidecars = &Sidecars{Driver: DefaultName, AgentDir: r.agents, Pods: r.pods, Volumes: volumes}
 	r.startSessions()
-	r.options.Sidecars = &Sidecars{Driver: DefaultName, Sessions: r.sessions, AgentDir: r.agents, Pods: r.pods, Volumes: volumes}
 	return r
 }
 
@@ -82,16 +86,71 @@ func (r *ownRig) startSessions() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.sessions = k
+	r.sessions, r.sidecars.Sessions, r.options.Sidecars = k, k, r.sidecars
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- k.Run(ctx) }()
-	r.t.Cleanup(func() {
+	r.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			r.t.Error(err)
 		}
 	})
+	r.t.Cleanup(r.stop)
+}
+
+// dies ends the process at a step of a call, as rig.dies does, with its keeper of sessions.
+func (r *ownRig) dies(at string, call func()) {
+	r.t.Helper()
+	r.rig.dies(at, func() {
+		defer r.stop()
+		call()
+	})
+	r.startSessions()
+}
+
+func TestAPublishToASidecarThatDiedIsTakenUp(t *testing.T) {
+	mountpodtest.NeedSessions(t)
+	for _, at := range []string{stepAcquired, stepMade, stepBound} {
+		t.Run(at, func(t *testing.T) {
+			r := newOwnRig(t)
+			target := r.target(string(ownUID), "pv-1")
+			r.dies(at, func() { _ = r.publish(r.request("vol-1", target)) })
+			id := r.sessions.ID(ownUID, "pv-1")
+			// The broker waits a while for the agent of a session that never had one; the kubelet repeats the call meanwhile.
+			r.eventually("the session is open", func() bool {
+				r.mustPublish(r.request("vol-1", target))
+				s, err := r.host.Broker.Status(id)
+				return err == nil && s.State == mount.Mounted
+			})
+			r.sidecarProcess(r.sessions.SocketDir(id))
+			status := filepath.Join(r.sessions.SocketDir(id), sidecar.SessionStatus)
+			r.eventually("the sidecar serves", func() bool { return readiness.Ask(t.Context(), status, readiness.Serving) == nil })
+			r.works(target, "after")
+			r.mustUnpublish("vol-1", target)
+			r.eventually("nothing is left", func() bool { return len(r.host.Broker.Sessions()) == 0 })
+		})
+	}
+}
+
+func TestASessionThatWasBeingHandedToASidecarIsHandedAgain(t *testing.T) {
+	mountpodtest.NeedSessions(t)
+	r := newOwnRig(t)
+	target, session := r.target(string(ownUID), "pv-1"), r.inline("sidemount-session-data", sidecar.SessionAttribute, "data")
+	r.mustPublish(r.request("vol-1", target))
+	r.dies(stepMade, func() { _ = r.publish(session) })
+	for range 2 {
+		r.mustPublish(session)
+	}
+	if at := r.at(session.TargetPath); len(at) != 1 {
+		t.Errorf("mounts: %v", at)
+	}
+	if _, err := os.Stat(filepath.Join(session.TargetPath, sidecar.SessionStatus)); err != nil {
+		t.Error(err)
+	}
+	r.mustUnpublish("csi-sidemount-session-data", session.TargetPath)
+	r.mustPublish(r.request("vol-1", target))
+	r.mustUnpublish("vol-1", target)
 }
 
 func (r *ownRig) inline(name, key, value string) *spec.NodePublishVolumeRequest {
