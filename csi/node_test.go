@@ -584,7 +584,7 @@ func TestWhatWasToldIsForgottenWhenNobodyTriesAnyMore(t *testing.T) {
 			}
 		}
 		p.add("published", fingerprint{})
-		time.Sleep(remembered + time.Second)
+		<-time.After(remembered + time.Second)
 		p.news("another", []string{"warning"})
 		if len(p.warned) != 2 || p.warned["published"].words == nil {
 			t.Errorf("remembered: %v", p.warned)

@@ -35,9 +35,11 @@ type Keeper struct {
 	metrics *metrics
 	// up is closed when the state is read, synced when all pods are known, down when Run has ended.
 	up, synced, down chan struct{}
-	// troubled has sessions that need work, wanted those that shall have another client, unconfirmed has targets that must be mount points by now.
+	// troubled has sessions that need work, wanted those that shall have another client, departing those whose Mount Pod is being deleted; unconfirmed has targets
+	// that must be mount points by now.
 	troubled    workqueue.TypedRateLimitingInterface[mount.SessionID]
 	wanted      workqueue.TypedInterface[mount.SessionID]
+	departing   workqueue.TypedInterface[mount.SessionID]
 	unconfirmed workqueue.TypedDelayingInterface[string]
 	targets     locks
 
@@ -65,6 +67,7 @@ func New(o Options) (*Keeper, error) {
 		down:        make(chan struct{}),
 		troubled:    workqueue.NewTypedRateLimitingQueue(limiter),
 		wanted:      workqueue.NewTyped[mount.SessionID](),
+		departing:   workqueue.NewTyped[mount.SessionID](),
 		unconfirmed: workqueue.NewTypedDelayingQueue[string](),
 		shares:      map[mount.SessionID]*share{},
 		byKey:       map[string]*share{},
@@ -88,6 +91,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer running.Wait()
 	defer k.troubled.ShutDown()
 	defer k.wanted.ShutDown()
+	defer k.departing.ShutDown()
 	defer k.unconfirmed.ShutDown()
 	defer cancel()
 	for range workers {
@@ -96,6 +100,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	for range successions {
 		running.Go(func() { k.renew(ctx) })
 	}
+	running.Go(func() { k.retain(ctx) })
 	running.Go(func() { k.confirm(ctx) })
 	close(k.up)
 	if err := k.o.Pods.Watch(ctx, watcher{k}); err != nil && ctx.Err() == nil {

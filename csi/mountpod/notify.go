@@ -95,6 +95,9 @@ func (k *Keeper) remember(pod *corev1.Pod) {
 	}
 	if pod.Name == s.record.Pod {
 		s.created = true
+		if pod.DeletionTimestamp != nil {
+			k.departing.Add(id)
+		}
 	}
 	s.wake()
 	next := s.record.Next != nil && pod.Name == s.record.Next.Pod

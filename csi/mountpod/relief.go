@@ -6,6 +6,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sidemount/sidemount/mount"
 )
 
 // noticed is how long a Mount Pod that has been told to end waits for the keeper to see that.
@@ -38,9 +40,31 @@ func (k *Keeper) relieve(ctx context.Context, s *share) error {
 	return nil
 }
 
-// relievable tells whether a share's pod is being deleted, serves, and has not been relieved in vain yet.
+// retain has Mount Pods that are being deleted serve on, before anybody finds the time to relieve them: a drain deletes all those of a node at once.
+func (k *Keeper) retain(ctx context.Context) {
+	for {
+		id, shutdown := k.departing.Get()
+		if shutdown {
+			return
+		}
+		if s := k.of(id); s != nil && k.relievable(k.look(s)) {
+			if err := k.retainOne(ctx, id); err != nil {
+				k.o.Log.WithError(err).WithField("session", id).Warn("deleted mount pod not asked to serve on")
+			}
+		}
+		k.departing.Done(id)
+	}
+}
+
+func (k *Keeper) retainOne(ctx context.Context, id mount.SessionID) error {
+	ctx, cancel := context.WithTimeout(ctx, noticed)
+	defer cancel()
+	return k.o.Broker.Retain(ctx, id, k.o.Relief)
+}
+
+// relievable tells whether a share's pod is being deleted, serves somebody, and has not been relieved in vain yet.
 func (k *Keeper) relievable(v view) bool {
-	if v.pod == nil || v.pod.DeletionTimestamp == nil || v.pod.UID == v.relieved || !running(v.pod) || !v.record.Served || !v.secretKnown {
+	if v.users == 0 || v.pod == nil || v.pod.DeletionTimestamp == nil || v.pod.UID == v.relieved || !running(v.pod) || !v.record.Served || !v.secretKnown {
 		return false
 	}
 	now, err := k.o.Broker.Status(v.record.Session)

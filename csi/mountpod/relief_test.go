@@ -1,7 +1,9 @@
 package mountpod_test
 
 import (
+	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -79,6 +81,41 @@ func TestMountPodIsRelievedAlsoByTheNextReleaseOfTheDriver(t *testing.T) {
 	s := acquire(t, n, m, "one")
 	acquire(t, n, upgradedDriver(n, m), "one")
 	evictionIsRelieved(t, n, s)
+}
+
+// A drain deletes more Mount Pods than are worked on at a time.
+func TestAllMountPodsOfADrainedNodeServeUntilTheNextOnesAreReady(t *testing.T) {
+	n := mountpodtest.Start(t)
+	const volumes = 12
+	put(t, filepath.Join(n.Data, "hello"), "world\n")
+	var shares []mountpod.Share
+	for i := range volumes {
+		name := fmt.Sprintf("pv-%d", i)
+		shares = append(shares, acquire(t, n, mountpodtest.Passthrough(t, name, n.Data, nil), name))
+	}
+	n.Pods.Admit(func(*corev1.Pod) *corev1.PodStatus { return wait("ContainerCreating") })
+	for _, s := range shares {
+		n.Pods.Evict(s.Pod)
+	}
+	longerThan(t, 3*time.Second) // without a word they would have ended after two
+	names := podNames(n)
+	for _, s := range shares {
+		if !slices.Contains(names, s.Pod) {
+			t.Errorf("pod %s has ended before another one could take over", s.Pod)
+		}
+		if got := read(t, filepath.Join(s.Path, "hello")); got != "world\n" {
+			t.Errorf("read %q", got)
+		}
+	}
+	n.Pods.Admit(nil)
+	eventually(t, "all have been relieved", func() bool {
+		for _, s := range shares {
+			if now, err := n.Session(s.Session); err != nil || !now.Ready || now.Generation == 0 {
+				return false
+			}
+		}
+		return len(podNames(n)) == volumes
+	})
 }
 
 func TestDeletedMountPodIsReplacedAlsoIfNobodyCanRelieveIt(t *testing.T) {
