@@ -34,8 +34,10 @@ func TestBudget(t *testing.T) {
 			t.Error("more is allowed than there is")
 		}
 		<-time.After(2 * time.Second)
-		if !b.allows() || !b.allows() || b.allows() {
-			t.Error("two were there, and no more")
+		for i, want := range []bool{true, true, false} {
+			if got := b.allows(); got != want {
+				t.Errorf("two are there: number %d is allowed: %v", i+1, got)
+			}
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
