@@ -20,6 +20,8 @@ type Conn struct {
 	send sync.Mutex
 	// closing counts what closes received files.
 	closing sync.WaitGroup
+	// spare is closed when what the last message left to close is; nil before the first. The receiver's alone.
+	spare <-chan struct{}
 }
 
 // NewConn takes over a non-blocking SOCK_SEQPACKET socket; on error the caller still owns it.
@@ -93,6 +95,9 @@ func (c *Conn) write(b []byte, numbers []int) error {
 // Receive waits for the next message until ctx ends. The files belong to the caller; on error there are none. io.EOF means that the other end has hung up.
 // After any other error than ctx's, the connection is of no more use.
 func (c *Conn) Receive(ctx context.Context) (Message, []*os.File, error) {
+	if c.spare != nil && !await(ctx, c.spare) {
+		return Message{}, nil, fmt.Errorf("close what the message before has brought: %w", ctx.Err())
+	}
 	defer c.bound(ctx, c.file.SetReadDeadline)()
 	var b []byte
 	var numbers []int
@@ -103,8 +108,8 @@ func (c *Conn) Receive(ctx context.Context) (Message, []*os.File, error) {
 	}); werr != nil {
 		err = unusable(werr)
 	}
-	if err != nil && len(numbers) > 0 {
-		_ = c.closeBy(ctx, func() { closeNumbers(numbers) })
+	if err != nil {
+		await(ctx, c.closeNumbers(numbers))
 	}
 	if err == io.EOF || errors.Is(err, unix.ECONNRESET) {
 		return Message{}, nil, io.EOF
@@ -117,9 +122,7 @@ func (c *Conn) Receive(ctx context.Context) (Message, []*os.File, error) {
 		err = fmt.Errorf("%s with %d files: %w", m.Type, len(numbers), ErrProtocol)
 	}
 	if err != nil {
-		if len(numbers) > 0 {
-			_ = c.closeBy(ctx, func() { closeNumbers(numbers) })
-		}
+		await(ctx, c.closeNumbers(numbers))
 		return Message{}, nil, err
 	}
 	got, err := c.ownAll(ctx, numbers)

@@ -2,9 +2,9 @@ package wire
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,30 +35,51 @@ func parseRights(oob []byte) ([]int, error) {
 // Discard closes files that the connection has brought, and does not wait for that longer than until ctx ends: closing a file of FUSE waits for its server, for ever if it
 // likes. What is not closed then goes on by itself; see Settle.
 func (c *Conn) Discard(ctx context.Context, files []*os.File) {
-	if len(files) > 0 {
-		_ = c.closeBy(ctx, func() { CloseAll(files) }) // the caller has a ctx of its own to look at
-	}
+	await(ctx, c.closeEach(len(files), func(i int) { files[i].Close() }))
 }
 
 // Settle waits until all files are closed that were to be. Nobody receives any more. Whoever accepts connections from tenants counts one that is not settled, or a tenant could
 // have every thread of this process close a file.
 func (c *Conn) Settle() { c.closing.Wait() }
 
-func (c *Conn) closeBy(ctx context.Context, closeAll func()) error {
+// closeEach closes n files and returns a channel that is closed afterwards. No file waits for another: one that is being closed has left the table of this process's files,
+// one that waits would be closed by every child as well, inside its execve(2).
+func (c *Conn) closeEach(n int, closeOne func(int)) <-chan struct{} {
+	var each sync.WaitGroup
+	for i := range n {
+		each.Add(1)
+		c.closing.Go(func() {
+			defer each.Done()
+			closeOne(i)
+		})
+	}
 	closed := make(chan struct{})
+	if n == 0 {
+		close(closed)
+		return closed
+	}
 	c.closing.Go(func() {
-		defer close(closed)
-		closeAll()
+		each.Wait()
+		close(closed)
 	})
+	return closed
+}
+
+func (c *Conn) closeNumbers(numbers []int) <-chan struct{} {
+	return c.closeEach(len(numbers), func(i int) { unix.Close(numbers[i]) })
+}
+
+// await tells whether what closes the channel is done before ctx ends.
+func await(ctx context.Context, closed <-chan struct{}) bool {
 	select {
 	case <-closed:
-		return nil
+		return true
 	case <-ctx.Done():
-		return ctx.Err()
+		return false
 	}
 }
 
-// ownAll makes files of numbers. On error there are none.
+// ownAll makes files of numbers. On error there are none. What is left to close is not waited for, as the files should not be kept for that; the next Receive waits.
 func (c *Conn) ownAll(ctx context.Context, numbers []int) ([]*os.File, error) {
 	var all []*os.File
 	var spare []int
@@ -76,9 +97,7 @@ func (c *Conn) ownAll(ctx context.Context, numbers []int) ([]*os.File, error) {
 			spare = append(spare, number)
 		}
 	}
-	if len(spare) > 0 {
-		err = errors.Join(err, c.closeBy(ctx, func() { closeNumbers(spare) }))
-	}
+	c.spare = c.closeNumbers(spare)
 	if err != nil {
 		c.Discard(ctx, all)
 		return nil, err
@@ -120,10 +139,4 @@ func isPipe(number int) (bool, error) {
 		return false, err
 	}
 	return st.Mode&unix.S_IFMT == unix.S_IFIFO, nil
-}
-
-func closeNumbers(numbers []int) {
-	for _, number := range numbers {
-		unix.Close(number)
-	}
 }

@@ -63,15 +63,20 @@ func TestReceivedFileThatCannotBeClosed(t *testing.T) {
 	}
 	for name, message := range map[string]string{"a good message": `{"v":1,"type":"back","request":1}`, "a bad one": `{"v":1,"type":"hello"}`, "no message": `{`} {
 		c, raw := pair(t)
+		conns = append(conns, c)
 		if err := unix.Sendmsg(raw, []byte(message), unix.UnixRights(number), nil, 0); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		if _, files, err := c.Receive(ctx); err == nil {
-			t.Errorf("%s: got %d files", name, len(files))
+		_, files, err := c.Receive(ctx)
+		if good := name == "a good message"; (err == nil) != good {
+			t.Errorf("%s: got %d files, %v", name, len(files), err)
 		}
-		conns = append(conns, c)
+		c.Discard(ctx, files)
+		if _, _, err := c.Receive(ctx); err == nil {
+			t.Errorf("%s: another message was received", name)
+		}
 	}
 	for ctx := within(t); fs.Asked(fusetest.Flush) < len(conns); runtime.Gosched() {
 		if ctx.Err() != nil {
