@@ -120,3 +120,40 @@ func FuzzParseInit(f *testing.F) {
 		}
 	})
 }
+
+// A broker that has just started is given both by an agent, which may be anybody in a tenant's container.
+func FuzzReplay(f *testing.F) {
+	init := newInit(modern)
+	for _, kind := range []mount.ClientKind{mount.JuiceFS, mount.Passthrough} {
+		answer, err := Negotiate(kind, init)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(init, answer)
+		f.Add(init[:inHeaderSize+initInOldSize], answer)
+		f.Add(init, answer[:len(answer)-1])
+	}
+	f.Add(init, Answer{Minor: 31, Flags: ^Flags(0), MaxReadahead: 1<<32 - 1}.Marshal())
+	f.Add(init, init)
+	f.Fuzz(func(t *testing.T, init, answer []byte) {
+		CanPassthrough(answer)
+		replay, err := Replay(init, answer)
+		if err != nil {
+			if !errors.Is(err, ErrProtocol) {
+				t.Fatalf("got %v, want ErrProtocol", err)
+			}
+			return
+		}
+		in, err := ParseInit(replay)
+		if err != nil {
+			t.Fatalf("replayed and not parsed: %v", err)
+		}
+		a, err := ParseAnswer(answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(replay) != len(init) || in.MaxReadahead != a.MaxReadahead || in.Flags&^a.Flags != 0 {
+			t.Errorf("offers %+v, agreed on %+v", in, a)
+		}
+	})
+}
