@@ -65,8 +65,9 @@ func (r *results) spread(name string) float64 {
 const whereTheRestGoes = `Where the rest of (c)/(d) goes: names. A native directory answers from the kernel's own memory; for a passthrough volume each call is one or more requests to the
 client, that is, two switches between processes each: stat is one (GETATTR), unlink two (UNLINK, and GETATTR of the directory, whose attributes the
 kernel forgets with each change), create and close four (GETATTR of the directory, LOOKUP, CREATE, RELEASE), a listing of 500 names about ten. Reads and writes
-take the kernel's short way and pay for their open only. In (a)/(b) both sides make the same requests; what Sidemount adds to a change of names is a
-record of its result in the session's memory.
+take the kernel's short way and pay for their open only. In (a)/(b) both sides make the same requests of the
+engine, which takes nearly all of the time of a change of names. Sidemount adds a record of its result in the session's memory; stock gives itself the scheduling
+priority -19, which a client without privilege cannot. How much each of them is was not measured.
 `
 
 // report is the section of docs/benchmarks.md.
