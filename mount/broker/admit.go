@@ -116,6 +116,7 @@ func (s *session) meet(ctx context.Context, conn *wire.Conn) {
 		s.refuse(ctx, conn, "", err)
 		return
 	}
+	conn.Expel(s.b.control.Has)
 	m, got, err := receiveWithin(ctx, conn, introduction)
 	if err != nil {
 		s.log.WithError(err).Warn("peer did not introduce itself")

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sidemount/sidemount/mount"
+	"github.com/sidemount/sidemount/mount/fuse/fusetest"
 	"github.com/sidemount/sidemount/mount/wire"
 )
 
@@ -142,6 +143,25 @@ var _ = Describe("A peer", func() {
 			Expect(n.Status("other")).To(HaveField("Ready", true))
 		}
 		By("and an honest agent is served afterwards")
+		n.runAgent("victim")
+		n.waitReady("victim")
+	})
+
+	It("that deposits files of a file system that answers nothing cannot stop the broker", func() {
+		n := newNode()
+		_, err := n.Open(context.Background(), n.request("victim"))
+		Expect(err).NotTo(HaveOccurred())
+		fs := fusetest.New(GinkgoTB(), fusetest.Flush)
+		file, err := fs.Open(unix.O_RDWR)
+		Expect(err).NotTo(HaveOccurred())
+		deposit := message(wire.Message{
+			Type: wire.Deposit, Session: "victim", Mount: "guessed", Volume: &mount.Volume{ID: "pv-victim", Name: "data", Client: mount.Passthrough},
+			Init: []byte{1}, Answer: []byte{2}, Client: &wire.Client{Phase: wire.InService, Starts: 1},
+		})
+		fd := n.dialAs("victim", nobody, nobody)
+		Expect(unix.Sendmsg(fd, deposit, unix.UnixRights(file, file, file), nil, 0)).To(Succeed())
+		go unix.Close(file) // it waits for the file system, as the broker's own would; from then on this process has no such file
+		Expect(answer(fd)).To(HaveField("Type", wire.Refused))
 		n.runAgent("victim")
 		n.waitReady("victim")
 	})

@@ -49,6 +49,15 @@ func (c *Control) Abort(device uint32) error {
 	return nil
 }
 
+// Has tells whether the file system with these device numbers is one of FUSE, of whatever mount namespace. It asks no such file system.
+func (c *Control) Has(major, minor uint32) bool {
+	if major != 0 { // FUSE's are anonymous; fuseblk's belong to a block device, which no tenant has
+		return false
+	}
+	var st unix.Stat_t
+	return unix.Fstatat(int(c.root.Fd()), strconv.FormatUint(uint64(minor), 10), &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+}
+
 // Waiting is the number of requests that have not been answered.
 func (c *Control) Waiting(device uint32) (int, error) {
 	f, err := c.open(device, "waiting", unix.O_RDONLY)

@@ -22,6 +22,8 @@ type Conn struct {
 	closing sync.WaitGroup
 	// spare is closed when what the last message left to close is; nil before the first. The receiver's alone.
 	spare <-chan struct{}
+	// unwanted tells of which file systems no file may stay; nil of none.
+	unwanted func(major, minor uint32) bool
 }
 
 // NewConn takes over a non-blocking SOCK_SEQPACKET socket; on error the caller still owns it.
@@ -103,7 +105,7 @@ func (c *Conn) Receive(ctx context.Context) (Message, []*os.File, error) {
 	var numbers []int
 	var err error
 	if werr := c.raw.Read(func(fd uintptr) bool {
-		b, numbers, err = receive(int(fd))
+		b, numbers, err = c.take(int(fd))
 		return err != unix.EAGAIN
 	}); werr != nil {
 		err = unusable(werr)
