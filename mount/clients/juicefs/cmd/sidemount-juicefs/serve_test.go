@@ -115,7 +115,7 @@ var _ = Describe("a volume", func() {
 	It("is replaced when its metadata engine answers nothing, and its application goes on when that does", func(ctx SpecContext) {
 		address, engine := startRedisServer()
 		s := openStand(ctx, volume(volumeDir(), "redis://:"+enginePassword+"@"+address+"/1"), func(o *broker.Options) {
-			o.Liveness, o.ProbeTimeout, o.Stuck = 500*time.Millisecond, time.Second, 2*time.Second
+			o.Liveness, o.ProbeTimeout, o.Stuck = 3*time.Second, time.Second, time.Second // a busy machine must not make a hung agent of a slow one
 		})
 		s.awaitReady(ctx)
 		Expect(engine.Signal(syscall.SIGSTOP)).To(Succeed())

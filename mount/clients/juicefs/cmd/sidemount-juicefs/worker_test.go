@@ -315,7 +315,8 @@ var _ = Describe("the worker", func() {
 			for range callers {
 				Eventually(answers, patience).Should(Receive(MatchError(mount.ErrUnavailable)))
 			}
-			Expect(time.Since(began)).To(BeNumerically("<", 12*time.Second))
+			// The machine may be busy; by itself JuiceFS would try for minutes.
+			Expect(time.Since(began)).To(BeNumerically("<", 30*time.Second))
 			Eventually(b.engines, patience, 50*time.Millisecond).Should(BeEmpty())
 		}
 		Expect(redis.Signal(syscall.SIGCONT)).To(Succeed())
