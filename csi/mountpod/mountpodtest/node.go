@@ -93,7 +93,7 @@ func (n *Node) startBroker() {
 	n.t.Helper()
 	b, err := broker.New(broker.Options{
 		RunDir: filepath.Join(n.Dir, "run"), StateDir: filepath.Join(n.Dir, "state", "sessions"), AgentPath: n.agent,
-		Liveness: 500 * time.Millisecond, ProbeTimeout: 2 * time.Second, Reconnect: 5 * time.Second, Log: n.log, OnEvent: n.onEvent,
+		Liveness: 2 * time.Second, ProbeTimeout: 2 * time.Second, Reconnect: 5 * time.Second, Log: n.log, OnEvent: n.onEvent,
 	})
 	if err != nil {
 		n.t.Fatal(err)
