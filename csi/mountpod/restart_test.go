@@ -89,7 +89,7 @@ func TestReferencesOfAnEarlierBootAreDropped(t *testing.T) {
 }
 
 func TestReferenceIsKeptWhileItsTargetIsMounted(t *testing.T) {
-	n := mountpodtest.Start(t, func(o *mountpod.Options) { o.Linger = 100 * time.Millisecond })
+	n := mountpodtest.Start(t, func(o *mountpod.Options) { o.Linger = time.Second })
 	m := mountpodtest.Passthrough(t, "pv-1", n.Data, nil)
 	s := acquire(t, n, m, "one")
 	n.Bind(s, n.Target("one"))
