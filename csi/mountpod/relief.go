@@ -33,7 +33,11 @@ func (k *Keeper) relieve(ctx context.Context, s *share) error {
 		"Mount Pod "+v.pod.Name+" is being deleted; it serves until another one has taken its session over")
 	timed, cancel := context.WithTimeout(ctx, k.o.Relief)
 	defer cancel()
-	if _, err := k.succeed(timed, s, v.volume, successor{Image: v.record.Mount.Image, Secret: v.record.Secret}); err != nil {
+	volume := v.volume
+	if !v.secretKnown {
+		volume = mount.Volume{} // after a restart only the present Mount Pod has the Secret, which the broker has got from it
+	}
+	if _, err := k.succeed(timed, s, volume, successor{Image: v.record.Mount.Image, Secret: v.record.Secret}); err != nil {
 		_ = k.o.Broker.Retain(ctx, s.id, 0) // nobody is retained in vain; what has gone needs no word
 		return fmt.Errorf("relieve mount pod %s: %w", v.pod.Name, err)
 	}
@@ -64,7 +68,7 @@ func (k *Keeper) retainOne(ctx context.Context, id mount.SessionID) error {
 
 // relievable tells whether a share's pod is being deleted, serves somebody, and has not been relieved in vain yet.
 func (k *Keeper) relievable(v view) bool {
-	if v.users == 0 || v.pod == nil || v.pod.DeletionTimestamp == nil || v.pod.UID == v.relieved || !running(v.pod) || !v.record.Served || !v.secretKnown {
+	if v.users == 0 || v.pod == nil || v.pod.DeletionTimestamp == nil || v.pod.UID == v.relieved || !running(v.pod) || !v.record.Served {
 		return false
 	}
 	now, err := k.o.Broker.Status(v.record.Session)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sidemount/sidemount/csi/mountpod"
 	"github.com/sidemount/sidemount/csi/mountpod/mountpodtest"
+	"github.com/sidemount/sidemount/mount"
 )
 
 // longerThan lets some time pass; what holds then must hold.
@@ -116,6 +117,26 @@ func TestAllMountPodsOfADrainedNodeServeUntilTheNextOnesAreReady(t *testing.T) {
 		}
 		return len(podNames(n)) == volumes
 	})
+}
+
+func TestMountPodIsRelievedAlsoByADriverThatKnowsNoSecretYet(t *testing.T) {
+	n := mountpodtest.Start(t)
+	m := mountpodtest.Passthrough(t, "pv-1", n.Data, nil)
+	m.Volume.Secret = mount.Secret{"password": "secret"}
+	s := acquire(t, n, m, "one")
+	n.Restart()
+	eventually(t, "the driver has found the session again", func() bool {
+		now, err := n.Session(s.Session)
+		return err == nil && now.Ready
+	})
+	evictionIsRelieved(t, n, s)
+	// What it has been told by then is what it had.
+	if again := acquire(t, n, m, "one"); again.Session != s.Session || again.Generation != s.Generation {
+		t.Errorf("share %+v, want the one of %+v", again, s)
+	}
+	now, _ := n.Find(filepath.Join(n.Dir, "kubelet", "one"))
+	s.Pod = now.Pod
+	evictionIsRelieved(t, n, s)
 }
 
 func TestDeletedMountPodIsReplacedAlsoIfNobodyCanRelieveIt(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 type Successor struct {
 	// Generation is what the agent was started with. It is higher than that of any agent that the session has had.
 	Generation int
-	// Volume is what its client serves: the same file system, perhaps with other options or credentials.
+	// Volume is what its client serves: the same file system, perhaps with other options or credentials. One without an ID stands for what the present client serves.
 	Volume mount.Volume
 	// Grace is how long the present client may take to write everything out; after that it is killed, and the next one writes it. Requests wait meanwhile.
 	// Default 10 s.
@@ -89,8 +89,13 @@ func (s *session) expect(next Successor) (done bool, err error) {
 			err = errors.New("another upgrade is under way")
 		case !s.taken:
 			err = ErrUnserved
-		default:
+		case next.Volume.ID != "":
 			s.next = &next
+		case s.volumeKnown:
+			next.Volume = s.volume
+			s.next = &next
+		default:
+			err = errors.New("nobody has told yet what the present client serves")
 		}
 	})
 	return done, err
