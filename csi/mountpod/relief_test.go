@@ -134,8 +134,11 @@ func TestMountPodIsRelievedAlsoByADriverThatKnowsNoSecretYet(t *testing.T) {
 	if again := acquire(t, n, m, "one"); again.Session != s.Session || again.Generation != s.Generation {
 		t.Errorf("share %+v, want the one of %+v", again, s)
 	}
-	now, _ := n.Find(filepath.Join(n.Dir, "kubelet", "one"))
-	s.Pod = now.Pod
+	deleted := s.Pod
+	eventually(t, "the next Mount Pod is the share's", func() bool {
+		s, _ = n.Find(filepath.Join(n.Dir, "kubelet", "one"))
+		return s.Pod != deleted
+	})
 	evictionIsRelieved(t, n, s)
 }
 
